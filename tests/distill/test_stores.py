@@ -1,0 +1,162 @@
+"""A partition is stored whole or not at all."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from lvdd_assets.distill.stores import FileStore, StoreError, ZarrStore
+
+
+def _write(store: ZarrStore, key: str, value: int, rows: int = 5) -> None:
+    with store.write(key, f"print-{value}", settings={"a": value}, inputs={"up": "x"}) as out:
+        out.append("clips", np.full((rows, 2, 3), value, dtype=np.uint8))
+        out.put("items", np.arange(value))
+        out.metrics = {"num_clips": rows}
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    store = ZarrStore(tmp_path, "latents")
+    _write(store, "demo/run", 7)
+    partition = store.open("demo/run")
+    assert partition.commit.fingerprint == "print-7"
+    assert (partition.commit.settings, partition.commit.inputs) == ({"a": 7}, {"up": "x"})
+    assert partition.commit.metrics == {"num_clips": 5}
+    assert (partition.read("clips") == 7).all()
+    assert partition.read("items").tolist() == list(range(7))
+    assert partition.read("clips", slice(1, 3)).shape == (2, 2, 3)
+    assert partition.read("clips", np.array([4, 0])).shape == (2, 2, 3)
+    assert partition.num_rows("clips") == 5
+    assert partition.num_rows("absent") == 0
+
+
+def test_appending_in_any_portions_gives_the_same_array(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 255, size=(150, 2, 2)).astype(np.uint8)
+    store = ZarrStore(tmp_path, "raw_clips")
+    for key, size in [("demo/a", 1), ("demo/b", 64), ("demo/c", 149)]:
+        with store.write(key, "f", settings={}, inputs={}) as out:
+            for start in range(0, 150, size):
+                out.append("train", rows[start : start + size])
+        np.testing.assert_array_equal(store.open(key).read("train"), rows)
+        assert sum(len(part) for part in store.open(key).batches("train", 40)) == 150
+    files = [
+        path for path in (tmp_path / "raw_clips.zarr/demo/a").rglob("*") if "train/c/" in str(path) and path.is_file()
+    ]
+    assert len(files) == 3  # 150 clips in shards of 64
+
+
+def test_a_plain_zarr_reader_finds_everything_below_one_root(tmp_path: Path) -> None:
+    store = ZarrStore(tmp_path, "latents")
+    _write(store, "demo/run", 3)
+    _write(store, "demo/jump", 4)
+    root = zarr.open_group(tmp_path / "latents.zarr", mode="r")
+    assert sorted(root["demo"].keys()) == ["jump", "run"]
+    version = root["demo/run"].attrs["commit"]["version"]
+    assert (root[f"demo/run/{version}/clips"][...] == 3).all()
+
+
+def test_nothing_is_stored_before_the_first_write(tmp_path: Path) -> None:
+    store = ZarrStore(tmp_path, "latents")
+    assert store.commit_of("demo/run") is None
+    _write(store, "demo/jump", 1)
+    assert store.commit_of("demo/run") is None
+    assert store.commit_of("demo") is None
+    with pytest.raises(StoreError, match="latents has nothing stored for 'demo/run'"):
+        store.open("demo/run")
+
+
+def test_an_error_leaves_the_old_partition_and_no_rubbish(tmp_path: Path) -> None:
+    store = ZarrStore(tmp_path, "latents")
+    _write(store, "demo/run", 1)
+
+    def fail() -> None:
+        with store.write("demo/run", "new", settings={}, inputs={}) as out:
+            out.append("clips", np.zeros((100, 2, 3), dtype=np.uint8))
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        fail()
+    assert (store.open("demo/run").read("clips") == 1).all()
+    assert len([path for path in (tmp_path / "latents.zarr/demo/run").iterdir() if path.is_dir()]) == 1
+
+
+def test_a_rewrite_replaces_and_frees_the_old(tmp_path: Path) -> None:
+    store = ZarrStore(tmp_path, "latents")
+    _write(store, "demo/run", 1)
+    reader = store.open("demo/run")
+    _write(store, "demo/run", 2)
+    assert (store.open("demo/run").read("clips") == 2).all()
+    assert len([path for path in (tmp_path / "latents.zarr/demo/run").iterdir() if path.is_dir()]) == 1
+    # A reader from before gets an error, never zeros for what is gone.
+    with pytest.raises(StoreError, match=r"replaced while it was read|no array"):
+        reader.read("clips")
+
+
+def test_a_killed_writer_leaves_the_old_partition(tmp_path: Path) -> None:
+    store = ZarrStore(tmp_path, "latents")
+    _write(store, "demo/run", 1)
+    script = textwrap.dedent(f"""
+        import numpy as np, time
+        from pathlib import Path
+        from lvdd_assets.distill.stores import ZarrStore
+        with ZarrStore(Path({str(tmp_path)!r}), "latents").write("demo/run", "new", settings={{}}, inputs={{}}) as out:
+            out.append("clips", np.zeros((100, 2, 3), dtype=np.uint8))
+            print("written", flush=True)
+            time.sleep(60)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == b"written"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert store.commit_of("demo/run").fingerprint == "print-1"
+    assert (store.open("demo/run").read("clips") == 1).all()
+    _write(store, "demo/run", 2)
+    assert (store.open("demo/run").read("clips") == 2).all()
+
+
+def test_files_are_committed_with_their_hashes(tmp_path: Path) -> None:
+    store = FileStore(tmp_path, "release")
+    store.write("demo", "f1", files={"demo.zip": b"one"}, settings={"s": 1}, inputs={}, metrics={"m": [1]})
+    commit = store.commit_of("demo")
+    assert (commit.fingerprint, commit.settings, commit.metrics) == ("f1", {"s": 1}, {"m": [1]})
+    assert store.path("demo.zip").read_bytes() == b"one"
+    store.path("demo.zip").write_bytes(b"other")  # somebody changed the file: it is not what was committed
+    assert store.commit_of("demo") is None
+    store.write("demo", "f2", files={"demo.zip": b"two"}, settings={}, inputs={}, metrics={})
+    assert store.commit_of("demo").fingerprint == "f2"
+    store.path("demo.zip").unlink()
+    assert store.commit_of("demo") is None
+
+
+def test_a_mixture_of_old_and_new_files_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FileStore(tmp_path, "eval_report")
+    store.write("demo", "f1", files={"demo/a": b"1", "demo/b": b"1"}, settings={}, inputs={}, metrics={})
+    replaced: list[Path] = []
+    original = Path.replace
+
+    def dying(self: Path, target: Path) -> Path:
+        if replaced:
+            raise OSError("disk full")
+        replaced.append(Path(target))
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "replace", dying)
+    with pytest.raises(OSError, match="disk full"):
+        store.write("demo", "f2", files={"demo/a": b"2", "demo/b": b"2"}, settings={}, inputs={}, metrics={})
+    monkeypatch.undo()
+    assert store.commit_of("demo") is None
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_damaged_mark_counts_as_nothing_stored(tmp_path: Path) -> None:
+    store = FileStore(tmp_path, "release")
+    store.write("demo", "f1", files={"demo.zip": b"one"}, settings={}, inputs={}, metrics={})
+    for text in ("", "{", "[]", '{"surprise": 1}'):
+        store.path("demo.commit.json").write_text(text)
+        assert store.commit_of("demo") is None
