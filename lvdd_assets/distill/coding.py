@@ -22,13 +22,13 @@ _FILTERS = [
     {
         "id": lzma.FILTER_LZMA2,
         "preset": 9 | lzma.PRESET_EXTREME,
-        "lc": 3,
+        "lc": 0,
         "lp": 0,
         "pb": 0,
         "dict_size": 1 << 22,
     }
 ]
-_INT_TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<i1"), 2: np.dtype("<i2"), 4: np.dtype("<i4")}
+_UINT_TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4")}
 
 
 @dataclass(frozen=True)
@@ -154,19 +154,25 @@ def _encode_factors(factors: tuple[np.ndarray, ...]) -> bytes:
 
 
 def _encode_integers(values: np.ndarray) -> bytes:
-    """One byte for the width, then LZMA of the values: each coefficient's clips side by side, byte planes apart."""
-    peak = int(np.abs(values.astype(np.int64)).max(initial=0))
-    width = 1 if peak < 2**7 else 2 if peak < 2**15 else 4
-    by_coefficient = np.ascontiguousarray(np.moveaxis(values, 0, -1)).astype(_INT_TYPES[width])
+    """One byte for the width, then LZMA of the values: each coefficient's clips side by side, byte planes apart.
+
+    Signs are folded into the lowest bit (0, −1, 1, −2, … → 0, 1, 2, 3, …), so that upper planes are zero where values
+    are small.
+    """
+    wide = values.astype(np.int64)
+    folded = np.where(wide >= 0, 2 * wide, -2 * wide - 1)
+    peak = int(folded.max(initial=0))
+    width = next(width for width in _UINT_TYPES if peak < 2 ** (8 * width))
+    by_coefficient = np.ascontiguousarray(np.moveaxis(folded, 0, -1)).astype(_UINT_TYPES[width])
     planes = np.ascontiguousarray(by_coefficient.reshape(-1, 1).view(np.uint8).T)
     return bytes([width]) + lzma.compress(planes.tobytes(), format=lzma.FORMAT_RAW, filters=_FILTERS)
 
 
 def _decode_integers(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     width = data[0]
-    if width not in _INT_TYPES:
+    if width not in _UINT_TYPES:
         raise ValueError(
-            f"a coded class starts with width {width}, expected one of {sorted(_INT_TYPES)}: it is damaged"
+            f"a coded class starts with width {width}, expected one of {sorted(_UINT_TYPES)}: it is damaged"
         )
     count = int(np.prod(shape, dtype=np.int64))
     decompressor = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=_FILTERS)
@@ -178,7 +184,8 @@ def _decode_integers(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     if len(raw) != count * width:
         raise ValueError(f"a coded class holds {len(raw)} B of coefficients, its shape {shape} needs {count * width} B")
     planes = np.frombuffer(raw, dtype=np.uint8).reshape(width, count)
-    values = np.ascontiguousarray(planes.T).view(_INT_TYPES[width]).reshape(*shape[1:], shape[0])
+    folded = np.ascontiguousarray(planes.T).view(_UINT_TYPES[width]).reshape(*shape[1:], shape[0]).astype(np.int64)
+    values = np.where(folded % 2 == 0, folded // 2, -(folded + 1) // 2)
     return np.ascontiguousarray(np.moveaxis(values, -1, 0)).astype(np.int32)
 
 

@@ -77,7 +77,7 @@ def test_golden_bytes() -> None:
     np.testing.assert_array_equal(coding._decode_integers(golden, values.shape), values)
 
 
-GOLDEN = "01e0002f001503007e801eb6475e80d0d67e6c795444fc232ec094000000"
+GOLDEN = "01e0002f00130000027ffca2351c2e103f04f0a19b5dc38519100000"
 
 
 def test_ladder_round_trip() -> None:
