@@ -1,8 +1,7 @@
 """What exists and what it is called: datasets, classes, clips, splits, clip shape, budget.
 
 The registry (`data/datasets.yaml`) is read here, and the folders that it names are listed here. Files are listed and
-hashed,
-never decoded (`video`), and nothing is written. Partition keys are made of the names that this module checks.
+hashed, never decoded (`video`), and nothing is written. Partition keys are made of the names that this module checks.
 """
 
 import hashlib

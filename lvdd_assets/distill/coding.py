@@ -1,10 +1,8 @@
 """A class's core and factors as bytes, and back.
 
 Two forms. `hosvd-lzma`: coefficients divided by one step, rounded, entropy-coded by LZMA; factors as float16.
-`tucker-f32`: core and
-factors as raw float32, as the paper counts them. Shapes, ranks and step are not in the bytes: who stores them keeps
-them beside.
-Where core and factors come from belongs to `tucker`.
+`tucker-f32`: core and factors as raw float32, as the paper counts them. Shapes, ranks and step are not in the bytes:
+who stores them keeps them beside. Where core and factors come from belongs to `tucker`.
 """
 
 import lzma

@@ -2,8 +2,8 @@
 sample.
 
 N items with features of D dimensions; L is an N×N positive semi-definite kernel; P(S) ∝ det(L_S) with |S| = k. Which
-features an
-item has is decided by whoever calls; other ways of choosing (random, herding, k-means) belong to `coresets`.
+features an item has is decided by whoever calls; other ways of choosing (random, herding, k-means) belong to
+`coresets`.
 """
 
 from dataclasses import dataclass
@@ -60,9 +60,8 @@ def build_kernel(features_ND: np.ndarray, *, kind: str = "rbf") -> Kernel:
     """Similarity of items by their features.
 
     `rbf` is exp(−d² / 2σ²) with σ the median of the pairwise distances. The released code's exp(−d) with a fixed
-    bandwidth of 1
-    is the identity on real latents, whose distances are in the hundreds; a bandwidth from the data is what makes the
-    choice diverse.
+    bandwidth of 1 is the identity on real latents, whose distances are in the hundreds; a bandwidth from the data is
+    what makes the choice diverse.
 
     Args:
         features_ND: float [N, D].

@@ -1,9 +1,9 @@
 """Numbers that "Latent Video Dataset Distillation" (LVDD, arXiv 2504.17132) and its field print.
 
-Each stands with its place there. Here belongs every figure taken from that paper, from its released code,
-or from the papers it is compared with. Where text and code differ, the name says whose number it is
-(`RELEASED_...` is the code's). What must NOT come here: our own settings, measured figures, any function
-that works on video, and any number that was not printed by its source.
+Each stands with its place there. Here belongs every figure taken from that paper, from its released code, or from the
+papers it is compared with. Where text and code differ, the name says whose number it is (`RELEASED_...` is the code's).
+What must NOT come here: our own settings, measured figures, any function that works on video, and any number that was
+not printed by its source.
 """
 
 from dataclasses import dataclass

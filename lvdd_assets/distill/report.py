@@ -342,9 +342,7 @@ def _video_sentence(video: ReportRow, release: ReportRow, num_test_clips: int) -
 
 
 def _differ(first: evaluation.Row, second: evaluation.Row, num_test_clips: int) -> bool:
-    """Whether two means lie more than two standard errors apart, of the test set's sampling and of the
-    seeds.
-    """
+    """Whether two means lie more than two standard errors apart, of the test set's sampling and of the seeds."""
     return abs(first.mean_top1 - second.mean_top1) > 2 * math.sqrt(
         _variance(first, num_test_clips) + _variance(second, num_test_clips)
     )

@@ -1,14 +1,12 @@
 """How each artefact lies on disk, and when it counts as stored.
 
 `ZarrStore` keeps one group a partition in `<data root>/<asset>.zarr`; `FileStore` keeps plain files in `<data
-root>/<asset>/`.
-Both commit by one atomic write that comes last: the commit mark, which carries the fingerprint. A killed writer leaves
-the old
-partition or none. Nobody else builds a path below the data root. What a release file holds inside belongs to `release`.
+root>/<asset>/`. Both commit by one atomic write that comes last: the commit mark, which carries the fingerprint. A
+killed writer leaves the old partition or none. Nobody else builds a path below the data root. What a release file holds
+inside belongs to `release`.
 
 Layout of a partition in a zarr store (`demo/spin_left`): the group `demo/spin_left` has the commit mark among its
-attributes; the
-arrays lie in a subgroup with a name of its own for every write, to which the mark points.
+attributes; the arrays lie in a subgroup with a name of its own for every write, to which the mark points.
 """
 
 import hashlib

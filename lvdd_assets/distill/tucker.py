@@ -1,8 +1,7 @@
 """Tucker form of a class's latents: ranks, higher-order SVD, reconstruction.
 
 Modes are T (frames), C (latent channels), h, w; the mode of the N clips keeps its rank and gets no factor, so that
-clips can be
-left out one by one. How core and factors become bytes belongs to `coding`.
+clips can be left out one by one. How core and factors become bytes belongs to `coding`.
 """
 
 from dataclasses import dataclass
