@@ -1,0 +1,229 @@
+"""A release holds all that training needs, accounts for every byte, and refuses what is not one."""
+
+import io
+import json
+import pickle
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from torch.utils.data import DataLoader
+
+import lvdd_assets
+from lvdd_assets.distill import coding, tucker
+from lvdd_assets.distill.catalog import ClipShape
+from lvdd_assets.distill.quantization import quantize_weights
+from lvdd_assets.distill.release import Release, ReleaseError, ReleaseParts, load_release, pack, read_ledger
+from lvdd_assets.distill.vae import load_autoencoder
+
+SHAPE = ClipShape(frames=4, stride=2, size=32)
+COUNTS = {"jump high": 3, "läuft": 2}
+
+
+@pytest.fixture(scope="module")
+def parts() -> ReleaseParts:
+    generator = np.random.default_rng(0)
+    vae = load_autoencoder("embedded-2d")
+    classes = {}
+    for name, count in COUNTS.items():
+        clips = generator.integers(0, 255, size=(count, 4, 3, 32, 32)).astype(np.uint8)
+        result = tucker.decompose(vae.encode(clips))
+        classes[name] = coding.encode(result.core, result.factors, codec="hosvd-lzma", step=0.25)
+    weights = quantize_weights(vae.decoder())
+    return ReleaseParts("videos", SHAPE, classes, vae.decoder_spec, weights, {"made": "in a test"})
+
+
+@pytest.fixture
+def path(parts: ReleaseParts, tmp_path: Path) -> Path:
+    file = tmp_path / "videos.zarr.zip"
+    file.write_bytes(pack(parts))
+    return file
+
+
+def test_the_public_face(path: Path) -> None:
+    release = lvdd_assets.load_release(path)
+    assert isinstance(release, lvdd_assets.Release)
+    assert release.class_names == tuple(COUNTS)
+    assert (release.num_classes, release.num_clips, release.name) == (2, 5, "videos")
+    assert release.stored_bytes == path.stat().st_size
+    assert release.provenance == {"made": "in a test"}
+    assert release.shape == SHAPE
+
+
+def test_the_dataset_yields_clips_and_labels(path: Path) -> None:
+    dataset = load_release(str(path)).dataset()
+    assert isinstance(dataset, torch.utils.data.Dataset)
+    assert len(dataset) == 5
+    clip, label = dataset[3]
+    assert (clip.dtype, tuple(clip.shape), label) == (torch.uint8, (4, 3, 32, 32), 1)
+    assert type(label) is int
+    assert torch.equal(dataset[-2][0], clip)
+    with pytest.raises(IndexError, match="index 5 of a release of 5"):
+        dataset[5]
+    clips, labels = next(iter(DataLoader(dataset, batch_size=5)))
+    assert clips.shape == (5, 4, 3, 32, 32)
+    assert labels.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_clips_are_what_decoder_and_cores_give(parts: ReleaseParts, path: Path) -> None:
+    release = load_release(path)
+    coded = parts.classes["läuft"]
+    latents = tucker.reconstruct(tucker.TuckerTensor(*coding.decode(coded)))
+    expected = release.build_decoder().decode(latents)
+    np.testing.assert_array_equal(release.dataset()[4][0].numpy(), expected[1])
+
+
+def test_the_dataset_survives_pickling_and_worker_processes(path: Path) -> None:
+    dataset = load_release(path).dataset()
+    again = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(again[0][0], dataset[0][0])
+
+
+def test_ledger_lines_add_up_to_the_file(parts: ReleaseParts, path: Path) -> None:
+    ledger = read_ledger(path)
+    assert ledger.total == path.stat().st_size
+    assert ledger.by_class() == {name: len(coded.data) for name, coded in parts.classes.items()}
+    assert {line.part for line in ledger.lines} == {"decoder", "cores", "labels", "metadata"}
+    table = load_release(path).ledger
+    assert int(table["bytes"].sum()) == path.stat().st_size
+
+
+def test_metadata_is_small(path: Path) -> None:
+    metadata = next(line for line in read_ledger(path).lines if line.part == "metadata")
+    assert metadata.num_bytes < 3000 + 60 * len(COUNTS)
+
+
+def test_same_parts_same_bytes(parts: ReleaseParts) -> None:
+    assert pack(parts) == pack(parts)
+
+
+def test_plain_zarr_opens_it(parts: ReleaseParts, path: Path) -> None:
+    with zarr.storage.ZipStore(path, mode="r") as store:
+        group = zarr.open_group(store, mode="r")
+        assert group.attrs["format"] == "lvdd-release"
+        assert bytes(group["cores"][...]) == b"".join(coded.data for coded in parts.classes.values())
+        assert bytes(group["decoder"][...]) == parts.decoder_weights.to_bytes()
+        assert group["labels"][...].tolist() == [0, 0, 0, 1, 1]
+
+
+def test_a_single_clip_of_label_zero_is_stored_too(parts: ReleaseParts, tmp_path: Path) -> None:
+    """An array of nothing but the fill value must not be dropped from the file."""
+    one = replace(parts, classes={"jump high": parts.classes["jump high"]})
+    path = tmp_path / "one.zarr.zip"
+    path.write_bytes(pack(one))
+    assert load_release(path).labels.tolist() == [0, 0, 0]
+
+
+def test_float32_classes_round_trip(parts: ReleaseParts, tmp_path: Path) -> None:
+    classes = {}
+    for name, coded in parts.classes.items():
+        core, factors = coding.decode(coded)
+        classes[name] = coding.encode(core, factors, codec="tucker-f32")
+    path = tmp_path / "float.zarr.zip"
+    path.write_bytes(pack(replace(parts, classes=classes)))
+    release, exact = load_release(path), parts.classes["läuft"]
+    np.testing.assert_allclose(
+        release.latents(1), tucker.reconstruct(tucker.TuckerTensor(*coding.decode(exact))), atol=1e-6
+    )
+
+
+def _rezip(path: Path, changes: dict[str, bytes | None]) -> None:
+    """The same zip with some entries replaced, removed (None) or added."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {info.filename: archive.read(info) for info in archive.infolist()}
+    entries = {name: data for name, data in {**entries, **changes}.items() if data is not None}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    path.write_bytes(buffer.getvalue())
+
+
+def _edit(path: Path, entry: str, *route: object, value: object) -> None:
+    with zipfile.ZipFile(path) as archive:
+        content = json.loads(archive.read(entry))
+    place = content
+    for step in route[:-1]:
+        place = place[step]
+    place[route[-1]] = value
+    _rezip(path, {entry: json.dumps(content).encode()})
+
+
+ATTRIBUTES = ("zarr.json", "attributes")
+
+
+@pytest.mark.parametrize(
+    ("entry", "route", "value", "message"),
+    [
+        ("zarr.json", ("attributes", "format"), "other", "this is no release"),
+        ("zarr.json", ("attributes", "version"), 2, "version 2, this package reads 1: upgrade"),
+        ("zarr.json", ("attributes", "clip"), [4, 2, 10**6], "do not decode"),
+        ("zarr.json", ("attributes", "classes", 0, 2), 10**9, "add up to"),
+        ("zarr.json", ("attributes", "classes", 0, 1), 10**9, "labels do not fit"),
+        ("zarr.json", ("attributes", "classes", 0, 0), "läuft", "class names repeat"),
+        ("zarr.json", ("attributes", "coding", 0), "pickle", "unknown codec 'pickle'"),
+        ("zarr.json", ("attributes", "coding", 1), [4, 4, 9, 9], "do not decode"),
+        ("zarr.json", ("attributes", "coding", 2), [4, 4, 5, 4], "not within"),
+        ("zarr.json", ("attributes", "decoder", 0), "os.system", "os.system"),
+        ("cores/zarr.json", ("shape",), [10**12], "claims 1000000000000 values"),
+        ("decoder/zarr.json", ("shape",), [10**12], "claims 1000000000000 values"),
+        ("cores/zarr.json", ("codecs",), [{"name": "numcodecs.pickle"}], "never use"),
+        ("labels/zarr.json", ("data_type",), "float64", "never use"),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_lies_are_refused(path: Path, entry: str, route: tuple[object, ...], value: object, message: str) -> None:
+    _edit(path, entry, *route, value=value)
+    with pytest.raises(ReleaseError, match=message):
+        load_release(path)
+
+
+def test_strange_entries_are_refused(path: Path) -> None:
+    for changes in ({"../escape": b"x"}, {"evil/zarr.json": b"{}"}, {"labels/c/0": None}):
+        good = path.read_bytes()
+        _rezip(path, changes)
+        with pytest.raises(ReleaseError, match="missing, unknown or double"):
+            load_release(path)
+        path.write_bytes(good)
+
+
+def test_cut_files_are_refused(path: Path) -> None:
+    data = path.read_bytes()
+    for length in (0, 1, 100, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        with pytest.raises(ReleaseError):
+            load_release(path)
+
+
+def test_flipped_bits_never_pass_as_another_kind_of_error(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    generator = np.random.default_rng(0)
+    for position in generator.integers(0, len(data), size=400):
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << int(generator.integers(8))
+        path.write_bytes(damaged)
+        try:
+            release = load_release(path)
+            release.build_decoder()
+            release.latents(0)
+        except ValueError:
+            continue
+        # A flip that was not noticed lies in what carries no information: the zip's own records or the JSON's blanks.
+        assert isinstance(release, Release)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no release file at"):
+        load_release(tmp_path / "absent.zip")
+
+
+def test_parts_must_agree(parts: ReleaseParts) -> None:
+    other = replace(parts.classes["läuft"], step=0.5)
+    with pytest.raises(ValueError, match="'läuft' is coded unlike the first"):
+        replace(parts, classes={**parts.classes, "läuft": other})
+    with pytest.raises(ValueError, match="at least one class"):
+        replace(parts, classes={})
