@@ -1,0 +1,48 @@
+"""What lies outside the process: the registry, the data root, the workers. Read from the environment in this one place.
+
+A knob of a run is a `dg.Config` beside its asset, never a resource.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lvdd_assets.distill.catalog import Catalog, load_catalog
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a pipeline reads and writes, and with how many hands.
+
+    Attributes:
+        registry: the file that names the datasets (`LVDD_DATASETS`, default `data/datasets.yaml`).
+        data_root: folder of all stores (`LVDD_DATA_ROOT`, default `data`).
+        num_workers: processes for the fan-out over classes (`LVDD_WORKERS`, default the number of cores).
+        scheduler: address of a running Dask scheduler (`LVDD_DASK_SCHEDULER`); empty for a pool on this machine.
+    """
+
+    registry: Path
+    data_root: Path
+    num_workers: int = 1
+    scheduler: str = ""
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 1:
+            raise ValueError(f"LVDD_WORKERS must be at least 1, got {self.num_workers}")
+
+    def catalog(self) -> Catalog:
+        """The registry, read anew."""
+        return load_catalog(self.registry)
+
+
+def workspace_from_environment() -> Workspace:
+    """The workspace that the environment variables name; relative paths refer to the current folder."""
+    workers = os.environ.get("LVDD_WORKERS", "")
+    if workers and not workers.isdecimal():
+        raise ValueError(f"LVDD_WORKERS must be a whole number of at least 1, got {workers!r}")
+    return Workspace(
+        registry=Path(os.environ.get("LVDD_DATASETS") or "data/datasets.yaml"),
+        data_root=Path(os.environ.get("LVDD_DATA_ROOT") or "data").absolute(),
+        num_workers=int(workers) if workers else len(os.sched_getaffinity(0)),
+        scheduler=os.environ.get("LVDD_DASK_SCHEDULER", ""),
+    )

@@ -1,0 +1,89 @@
+"""Keys, aliases and the mapping; what Dagster is told about a range."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import dagster as dg
+import pytest
+
+from lvdd_assets.distill.catalog import Catalog, load_catalog
+from lvdd_assets.partitions import build_partitions, datasets_of_run, split_key
+
+START, END, ONE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end", "dagster/partition"
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    entries = []
+    for name, classes in (("zoo", "[b, a]"), ("ape", "[a, c, d]"), ("solo", "[x]"), ("gone", "")):
+        listed = f"    classes: {classes}\n" if classes else ""
+        entries.append(
+            f"  {name}:\n    root: nowhere\n    layout: folders\n    split: folders\n    frames: 2\n    stride: 1\n"
+            f"    size: 8\n    budget: {{ipc: 1}}\n{listed}"
+        )
+    path = tmp_path / "datasets.yaml"
+    path.write_text("default: ape\ndatasets:\n" + "".join(entries))
+    return load_catalog(path)
+
+
+def test_keys_stand_in_the_registrys_order_with_classes_sorted(catalog: Catalog) -> None:
+    by_class, by_dataset, mapping = build_partitions(catalog)
+    assert list(by_class.get_partition_keys()) == ["zoo/a", "zoo/b", "ape/a", "ape/c", "ape/d", "solo/x"]
+    assert list(by_dataset.get_partition_keys()) == ["zoo", "ape", "solo", "gone"]
+    assert mapping.downstream_partition_keys_by_upstream_partition_key["ape/c"] == "ape"
+    assert split_key("ape/c") == ("ape", "c")
+    assert split_key("ape") == ("ape", "")
+
+
+def test_a_datasets_name_stands_for_the_range_of_its_classes(catalog: Catalog) -> None:
+    by_class, by_dataset, _ = build_partitions(catalog)
+    assert by_class.get_tags_for_partition_key("ape") == {START: "ape/a", END: "ape/d"}
+    assert by_class.get_tags_for_partition_key("default") == {START: "ape/a", END: "ape/d"}
+    assert by_class.get_tags_for_partition_key("zoo/b") == {ONE: "zoo/b"}
+    assert by_class.get_tags_for_partition_key("solo") == {ONE: "solo/x"}
+    assert by_dataset.get_tags_for_partition_key("default") == {ONE: "ape"}
+    assert by_dataset.get_tags_for_partition_key("zoo") == {ONE: "zoo"}
+
+
+def test_aliases_are_accepted_but_are_no_partitions(catalog: Catalog) -> None:
+    by_class, _, _ = build_partitions(catalog)
+    for key in ("ape", "default", "zoo/a"):
+        by_class.validate_partition_key(key, None)
+    assert not by_class.has_partition_key("ape")
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("ape/b", r"unknown partition 'ape/b'; possible are: ape/a, ape/c, ape/d"),
+        ("cat", r"unknown partition 'cat'; possible are: ape, default, solo, zoo"),
+        ("gone", r"unknown partition 'gone'; possible are: ape, default, solo, zoo"),
+    ],
+)
+def test_unknown_keys_say_what_there_is(catalog: Catalog, key: str, message: str) -> None:
+    by_class, _, _ = build_partitions(catalog)
+    with pytest.raises(ValueError, match=message):
+        by_class.validate_partition_key(key, None)
+
+
+def test_the_definitions_survive_dagsters_serialisation(catalog: Catalog) -> None:
+    from dagster._core.definitions.partitions.snap import PartitionsSnap
+
+    by_class, _, _ = build_partitions(catalog)
+    again = PartitionsSnap.from_def(by_class).get_partitions_definition()
+    assert isinstance(again, dg.StaticPartitionsDefinition)
+    assert list(again.get_partition_keys()) == list(by_class.get_partition_keys())
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({ONE: "ape/a"}, ["ape"]),
+        ({ONE: "zoo"}, ["zoo"]),
+        ({START: "zoo/b", END: "ape/c"}, ["zoo", "ape"]),
+        ({}, ["zoo", "ape", "solo", "gone"]),
+    ],
+)
+def test_datasets_of_run(catalog: Catalog, tags: dict[str, str], expected: list[str]) -> None:
+    context = SimpleNamespace(run=SimpleNamespace(tags=tags))
+    assert [spec.name for spec in datasets_of_run(context, catalog)] == expected
