@@ -1,0 +1,96 @@
+"""Storage budget as asset checks: a warning for each class, a blocking error for the release file.
+
+The judging functions are pure and stand in `distill.budget`; here they meet what lies on disk.
+"""
+
+import dagster as dg
+
+from lvdd_assets.distill.budget import allowed_bytes, format_bytes, judge_class, judge_release
+from lvdd_assets.distill.catalog import DatasetSpec, class_names
+from lvdd_assets.distill.release import SUFFIX, read_ledger
+from lvdd_assets.distill.stores import FileStore, ZarrStore
+from lvdd_assets.incremental import Pipeline
+from lvdd_assets.partitions import class_key, datasets_of_run
+
+
+def _allowed(spec: DatasetSpec) -> int:
+    return allowed_bytes(spec.budget, num_classes=len(class_names(spec)), shape=spec.shape)
+
+
+@dg.asset_check(
+    asset="hosvd_cores",
+    name="classes_fit_their_share",
+    description="Each class, with all its clips in the smallest coding, fits an equal share of the dataset's budget.",
+)
+def classes_fit_their_share(
+    context: dg.AssetCheckExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> dg.AssetCheckResult:
+    """Warns of classes for which the release will have to leave out clips, or that alone break the budget."""
+    store = ZarrStore(pipeline.workspace.data_root, "hosvd_cores")
+    rows, failed = [], []
+    for spec in datasets_of_run(context, pipeline.workspace.catalog()):
+        names = class_names(spec)
+        for name in names:
+            commit = store.commit_of(class_key(spec.name, name))
+            if commit is None:
+                continue
+            full = [row for row in commit.metrics["ladder"] if row["clips"] == commit.metrics["num_clips"]]
+            verdict = judge_class(
+                coded_bytes=min(row["bytes"] for row in full), allowed=_allowed(spec), num_classes=len(names)
+            )
+            rows.append(f"| {spec.name}/{name} | {'yes' if verdict.passed else 'NO'} | {verdict.reasons[0]} |")
+            if not verdict.passed:
+                failed.append(f"{spec.name}/{name}")
+    return dg.AssetCheckResult(
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(rows) - len(failed)} of {len(rows)} classes fit their share of the budget",
+        metadata={
+            "classes": dg.MetadataValue.md("\n".join(["| class | fits | why |", "| --- | --- | --- |", *rows])),
+            "over_their_share": failed,
+        },
+    )
+
+
+@dg.asset_check(
+    asset="release",
+    name="release_fits_its_budget",
+    blocking=True,
+    description=(
+        "The release file on disk holds every class, is no larger than the budget, and each of its bytes "
+        "is in the ledger."
+    ),
+)
+def release_fits_its_budget(
+    context: dg.AssetCheckExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> dg.AssetCheckResult:
+    """Stops what comes after when a release breaks its promise."""
+    store = FileStore(pipeline.workspace.data_root, "release")
+    passed, sentences, tables = True, [], []
+    measured, allowances = {}, {}
+    for spec in datasets_of_run(context, pipeline.workspace.catalog()):
+        path, allowed = store.path(f"{spec.name}{SUFFIX}"), _allowed(spec)
+        if not path.exists():
+            passed = False
+            sentences.append(f"{spec.name}: no release file at {path}")
+            continue
+        ledger, size = read_ledger(path), path.stat().st_size
+        verdict = judge_release(ledger, file_bytes=size, allowed=allowed, expected_classes=class_names(spec))
+        passed &= verdict.passed
+        sentences.append(f"{spec.name}: {'; '.join(verdict.reasons)}")
+        measured[spec.name], allowances[spec.name] = size, allowed
+        lines = [f"| {line.part} | {line.class_name} | {line.num_bytes} |" for line in ledger.lines]
+        total = f"| **sum** | {format_bytes(size)} | **{ledger.total}** |"
+        tables.append(
+            "\n".join([f"**{spec.name}**\n", "| part | class | bytes |", "| --- | --- | ---: |", *lines, total])
+        )
+    return dg.AssetCheckResult(
+        passed=passed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=". ".join(sentences),
+        metadata={
+            "measured_bytes": sum(measured.values()),
+            "allowed_bytes": sum(allowances.values()),
+            "ledger": dg.MetadataValue.md("\n\n".join(tables)),
+        },
+    )

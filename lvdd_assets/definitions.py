@@ -1,0 +1,45 @@
+"""The one place where everything is wired: assets, checks, jobs and the pipeline they share."""
+
+import logging
+
+import dagster as dg
+
+from lvdd_assets import automation
+from lvdd_assets.assets import dpp_subsets, eval_report, hosvd_cores, latents, quantized_vae, raw_clips, release
+from lvdd_assets.checks import storage_budget
+from lvdd_assets.incremental import Pipeline
+from lvdd_assets.resources import Workspace, workspace_from_environment
+
+# In the order in which they depend on each other.
+_ASSET_MODULES = (raw_clips, latents, dpp_subsets, hosvd_cores, quantized_vae, release, eval_report)
+
+
+def build_pipeline(workspace: Workspace) -> Pipeline:
+    """The chain of all steps over a workspace."""
+    return Pipeline(workspace, tuple(module.STEP for module in _ASSET_MODULES))
+
+
+@dg.logger(
+    {
+        "log_level": dg.Field(str, default_value="INFO", description="Least severe level that is shown."),
+        "name": dg.Field(str, default_value="dagster", description="Name of the logger."),
+    }
+)
+def console(init_context: dg.InitLoggerContext) -> logging.Logger:
+    """Dagster's own console, without the debug lines that hide what a step has to say; the UI has them all the same."""
+    return dg.colored_console_logger.logger_fn(init_context)
+
+
+def build_definitions() -> dg.Definitions:
+    """All definitions over the workspace that the environment names."""
+    return dg.Definitions(
+        assets=[getattr(module, module.STEP.name) for module in _ASSET_MODULES],
+        asset_checks=[storage_budget.classes_fit_their_share, storage_budget.release_fits_its_budget],
+        jobs=list(automation.JOBS),
+        resources={"pipeline": build_pipeline(workspace_from_environment())},
+        executor=dg.in_process_executor,
+        loggers={"console": console},
+    )
+
+
+defs = build_definitions()

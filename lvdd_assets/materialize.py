@@ -1,0 +1,94 @@
+"""Runs a step for an asset and tells Dagster what became of each partition: the one bridge from `incremental` to
+events.
+
+What is computed belongs to the assets, what is skipped to `incremental`; here stands only how it is shown.
+"""
+
+import base64
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dagster as dg
+
+from lvdd_assets.distill.stores import FileStore, ZarrStore
+from lvdd_assets.incremental import Outcome, Pipeline, StepError
+
+# Above this many partitions in a run, previews would swamp the event log.
+_MAX_PREVIEWS = 64
+
+
+def materialize(
+    context: dg.AssetExecutionContext, pipeline: Pipeline, name: str, config: dg.Config
+) -> dg.MaterializeResult:
+    """Brings the run's partitions of an asset up to date and reports each, cached or computed.
+
+    Raises:
+        dagster.Failure: with the message that the step gave; nothing stored before is lost.
+    """
+    keys = list(context.partition_keys)
+    try:
+        outcomes = pipeline.bring_up_to_date(name, keys, config.model_dump())
+    except (StepError, ValueError) as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    for outcome in outcomes:
+        metadata = _describe(pipeline, outcome, with_preview=len(outcomes) <= _MAX_PREVIEWS)
+        if outcome.step == name:
+            context.add_asset_metadata(metadata, asset_key=name, partition_key=outcome.key)
+        else:
+            # A stale partition above was refreshed on the way: the lineage has to show that, too.
+            context.log_event(dg.AssetMaterialization(asset_key=outcome.step, partition=outcome.key, metadata=metadata))
+    own = [outcome for outcome in outcomes if outcome.step == name]
+    computed = [outcome.key for outcome in own if not outcome.cached]
+    which = f" ({', '.join(computed)})" if 0 < len(computed) <= 8 else ""
+    above = sorted(f"{outcome.step} {outcome.key}" for outcome in outcomes if outcome.step != name)
+    also = f"; refreshed above: {', '.join(above)}" if above else ""
+    context.log.info(
+        f"{name}: computed {len(computed)} of {len(own)} partitions{which}, {len(own) - len(computed)} fresh{also}"
+    )
+    return dg.MaterializeResult()
+
+
+def _describe(pipeline: Pipeline, outcome: Outcome, *, with_preview: bool) -> dict[str, Any]:
+    """An outcome as Dagster metadata."""
+    metadata: dict[str, Any] = {
+        "cached": outcome.cached,
+        "seconds": round(outcome.seconds, 3),
+        "fingerprint": outcome.commit.fingerprint,
+        "config": dict(outcome.commit.settings.get("config", {})),
+    }
+    for name, value in outcome.commit.metrics.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            metadata[name] = dg.MetadataValue.md(_markdown_table(value))
+        elif isinstance(value, list):
+            metadata[name] = dg.MetadataValue.json(value)
+        elif value is not None:
+            metadata[name] = dict(value) if isinstance(value, Mapping) else value
+    if with_preview:
+        picture = _preview(pipeline, outcome)
+        if picture:
+            text = base64.b64encode(picture).decode()
+            metadata["preview"] = dg.MetadataValue.md(f"![preview](data:image/png;base64,{text})")
+    return metadata
+
+
+def _preview(pipeline: Pipeline, outcome: Outcome) -> bytes:
+    store = pipeline.step(outcome.step).store(pipeline.workspace.data_root)
+    if isinstance(store, FileStore):
+        names = [name for name in outcome.commit.files if name.endswith("preview.png")]
+        return store.path(names[0]).read_bytes() if names else b""
+    assert isinstance(store, ZarrStore)
+    partition = store.open(outcome.key)
+    return partition.read("preview").tobytes() if partition.num_rows("preview") else b""
+
+
+def _markdown_table(rows: Iterable[Mapping[str, Any]]) -> str:
+    rows = list(rows)
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    lines += ["| " + " | ".join(_cell(row.get(name, "")) for name in names) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

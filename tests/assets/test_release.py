@@ -1,0 +1,83 @@
+"""The file fills its budget and never breaks it; a changed budget recodes no class."""
+
+from pathlib import Path
+
+from lvdd_assets import load_release
+from lvdd_assets.distill.release import Release
+from tests.conftest import Chain, MakeChain, failure, metadata
+
+
+def _path(chain: Chain) -> Path:
+    return chain.workspace.data_root / "release" / "tiny.zarr.zip"
+
+
+def _load(chain: Chain) -> Release:
+    return load_release(_path(chain))
+
+
+def test_the_file_holds_the_dataset_within_its_budget(finished: MakeChain) -> None:
+    chain = finished()
+    release = _load(chain)
+    assert release.class_names == ("grow", "move_left")
+    assert release.stored_bytes <= 90_000
+    assert int(release.ledger["bytes"].sum()) == release.stored_bytes
+    clip, label = release.dataset()[0]
+    assert (tuple(clip.shape), label) == ((8, 3, 48, 48), 0)
+    assert set(release.provenance["inputs"]) == {
+        "hosvd_cores tiny/grow",
+        "hosvd_cores tiny/move_left",
+        "quantized_vae tiny",
+    }
+
+
+def test_a_changed_budget_recodes_no_class(finished: MakeChain) -> None:
+    sizes, steps = [], []
+    for budget in ("63kB", "64kB", "70kB"):
+        chain = finished(budget=f"{{bytes: {budget}}}")
+        assert chain.computed(chain.materialize("release")) == {"release tiny"}
+        sizes.append(_load(chain).stored_bytes)
+        steps.append(_load(chain).coded[0].step)
+    assert sizes == sorted(sizes)
+    assert steps == sorted(steps, reverse=True)
+    assert len(set(steps)) > 1
+    for size, allowed in zip(sizes, (63_000, 64_000, 70_000), strict=True):
+        assert size <= allowed
+
+
+def test_a_budget_too_small_for_one_clip_per_class(finished: MakeChain) -> None:
+    before = _path(finished()).read_bytes()
+    chain = finished(budget="{bytes: 10kB}")
+    result = chain.materialize("release")
+    assert not result.success
+    message = failure(result)
+    assert "the budget of 10000 B is too small: the smallest release of this dataset takes" in message
+    assert "Raise `budget`" in message
+    assert _path(chain).read_bytes() == before
+
+
+def test_a_budget_above_the_whole_dataset_keeps_the_finest(finished: MakeChain) -> None:
+    chain = finished(budget="{bytes: 50MB}")
+    result = chain.materialize("release")
+    assert metadata(result, "release", "tiny")["finest_kept"] is True
+    assert _load(chain).coded[0].step == 0.125
+
+
+def test_recipe_paper_writes_what_it_writes(finished: MakeChain) -> None:
+    chain = finished(recipe="paper")
+    result = chain.materialize("release")
+    assert chain.computed(result) == {
+        "hosvd_cores tiny/grow",
+        "hosvd_cores tiny/move_left",
+        "quantized_vae tiny",
+        "release tiny",
+    }
+    assert _load(chain).coded[0].codec == "tucker-f32"
+    assert (_load(chain).dataset()[5][0].shape) == (8, 3, 48, 48)
+
+
+def test_a_lost_file_is_made_again(finished: MakeChain) -> None:
+    chain = finished()
+    data = _path(chain).read_bytes()
+    _path(chain).unlink()
+    assert chain.computed(chain.materialize("release")) == {"release tiny"}
+    assert _path(chain).read_bytes() == data  # same inputs, same bytes

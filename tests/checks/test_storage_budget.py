@@ -1,0 +1,97 @@
+"""The checks measure the file on disk, show the ledger, and block."""
+
+import dagster as dg
+
+from lvdd_assets.distill.stores import ZarrStore
+from tests.conftest import QUICK, Chain, MakeChain, failure
+
+
+def _evaluation(result: dg.ExecuteInProcessResult, name: str) -> dg.AssetCheckEvaluation:
+    (found,) = [item for item in result.get_asset_check_evaluations() if item.check_name == name]
+    return found
+
+
+def _size(chain: Chain) -> int:
+    return (chain.workspace.data_root / "release" / "tiny.zarr.zip").stat().st_size
+
+
+def test_a_release_within_its_budget_passes_with_its_ledger(finished: MakeChain) -> None:
+    chain = finished()
+    check = _evaluation(chain.materialize("release"), "release_fits_its_budget")
+    assert check.passed
+    assert check.metadata["measured_bytes"].value == _size(chain)
+    assert check.metadata["allowed_bytes"].value == 90_000
+    ledger = str(check.metadata["ledger"].value)
+    lines = [line for line in ledger.splitlines() if line.startswith("| ") and line.count("|") == 4]
+    sizes = [int(line.split("|")[3]) for line in lines if line.split("|")[3].strip().isdigit()]
+    assert sum(sizes) == _size(chain)
+
+
+def test_over_budget_blocks_the_report(finished: MakeChain) -> None:
+    chain = finished(recipe="paper", budget="{bytes: 20kB}")
+    result = chain.materialize("quantized_vae", "release", "eval_report", config=QUICK)
+    check = _evaluation(result, "release_fits_its_budget")
+    assert not result.success
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.ERROR
+    assert f"{_size(chain)} B on disk are {_size(chain) - 20_000} B over the allowance of 20000 B" in check.description
+    steps = {event.step_key for event in result.all_events if event.is_step_start}
+    assert "release" in steps
+    assert "eval_report" not in steps
+
+
+def test_a_release_of_fewer_classes_fails(finished: MakeChain) -> None:
+    from lvdd_assets.distill.quantization import QuantizedWeights
+    from lvdd_assets.distill.release import ReleaseParts, load_release, pack
+
+    chain = finished()
+    path = chain.workspace.data_root / "release" / "tiny.zarr.zip"
+    release = load_release(path)
+    template = {name: tuple(value.shape) for name, value in release.build_decoder().state_dict().items()}
+    weights = QuantizedWeights.from_bytes(release.decoder_data, template)
+    some = {"grow": release.coded[0]}
+    path.write_bytes(pack(ReleaseParts("tiny", release.shape, some, release.decoder_spec, weights)))
+    # The file is not the committed one, so release would be made again: judge it as it lies there.
+    result = dg.materialize(
+        [*_definitions()],
+        selection=dg.AssetSelection.checks_for_assets("release"),
+        resources={"pipeline": chain.pipeline},
+        tags={"dagster/partition": "tiny"},
+        raise_on_error=False,
+    )
+    check = _evaluation(result, "release_fits_its_budget")
+    assert not check.passed
+    assert "1 of 2 classes are missing: move_left" in check.description
+
+
+def _definitions() -> list[object]:
+    from lvdd_assets import definitions
+
+    return [*definitions.defs.assets, *definitions.defs.asset_checks]
+
+
+def test_no_release_fails(make_chain: MakeChain) -> None:
+    chain = make_chain()
+    result = dg.materialize(
+        _definitions(),
+        selection=dg.AssetSelection.checks_for_assets("release"),
+        resources={"pipeline": chain.pipeline},
+        tags={"dagster/partition": "tiny"},
+        raise_on_error=False,
+    )
+    assert "no release file" in _evaluation(result, "release_fits_its_budget").description
+
+
+def test_classes_over_their_share_are_a_warning_not_a_failure(finished: MakeChain) -> None:
+    chain = finished()
+    check = _evaluation(chain.materialize("hosvd_cores"), "classes_fit_their_share")
+    assert check.passed
+    chain = finished(budget="{bytes: 300}")
+    result = chain.materialize("hosvd_cores")
+    assert result.success, failure(result)
+    check = _evaluation(result, "classes_fit_their_share")
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.WARN
+    assert check.metadata["over_their_share"].value == ["tiny/grow", "tiny/move_left"]
+    assert "equal share 150 B" in str(check.metadata["classes"].value)
+    assert ZarrStore(chain.workspace.data_root, "hosvd_cores").commit_of("tiny/grow") is not None
