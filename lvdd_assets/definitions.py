@@ -1,7 +1,5 @@
 """The one place where everything is wired: assets, checks, jobs and the pipeline they share."""
 
-import logging
-
 import dagster as dg
 
 from lvdd_assets import automation
@@ -19,17 +17,6 @@ def build_pipeline(workspace: Workspace) -> Pipeline:
     return Pipeline(workspace, tuple(module.STEP for module in _ASSET_MODULES))
 
 
-@dg.logger(
-    {
-        "log_level": dg.Field(str, default_value="INFO", description="Least severe level that is shown."),
-        "name": dg.Field(str, default_value="dagster", description="Name of the logger."),
-    }
-)
-def console(init_context: dg.InitLoggerContext) -> logging.Logger:
-    """Dagster's own console, without the debug lines that hide what a step has to say; the UI has them all the same."""
-    return dg.colored_console_logger.logger_fn(init_context)
-
-
 def build_definitions() -> dg.Definitions:
     """All definitions over the workspace that the environment names."""
     return dg.Definitions(
@@ -38,7 +25,6 @@ def build_definitions() -> dg.Definitions:
         jobs=list(automation.JOBS),
         resources={"pipeline": build_pipeline(workspace_from_environment())},
         executor=dg.in_process_executor,
-        loggers={"console": console},
     )
 
 

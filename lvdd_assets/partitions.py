@@ -29,11 +29,15 @@ class AliasedPartitions(dg.StaticPartitionsDefinition):
     Args:
         keys: the partition keys in order.
         aliases: first and last key by alias.
+        absent: why a name that could be expected stands for nothing.
     """
 
-    def __init__(self, keys: list[str], aliases: Mapping[str, tuple[str, str]]) -> None:
+    def __init__(
+        self, keys: list[str], aliases: Mapping[str, tuple[str, str]], absent: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(keys)
         self._aliases = dict(aliases)
+        self._absent = dict(absent or {})
 
     def get_tags_for_partition_key(self, partition_key: str) -> Mapping[str, str]:
         """Tags of a run over one partition, or over the range that an alias stands for."""
@@ -52,8 +56,14 @@ class AliasedPartitions(dg.StaticPartitionsDefinition):
         """
         if partition_key in self._aliases or self.has_partition_key(partition_key):
             return
-        dataset = partition_key.split("/")[0]
-        known = [key for key in self.get_partition_keys() if key.split("/")[0] == dataset] or sorted(self._aliases)
+        dataset, keys = split_key(partition_key)[0], list(self.get_partition_keys())
+        if dataset in self._absent:
+            raise CatalogError(self._absent[dataset])
+        names = [
+            *dict.fromkeys(split_key(key)[0] for key in keys),
+            *(name for name in self._aliases if name not in keys),
+        ]
+        known = [key for key in keys if split_key(key)[0] == dataset] or list(dict.fromkeys(names))
         raise CatalogError(f"unknown partition {partition_key!r}; possible are: {', '.join(known)}")
 
 
@@ -76,7 +86,13 @@ def build_partitions(
     ranges = {name: (some[0], some[-1]) for name, some in keys.items() if some}
     if catalog.default in ranges:
         ranges[DEFAULT_ALIAS] = ranges[catalog.default]
-    by_class = AliasedPartitions([key for some in keys.values() for key in some], ranges)
+    absent = {
+        spec.name: f"dataset {spec.name!r} has no classes: no class folders below {spec.root}. Mend `root` in "
+        f"{catalog.path}, or list `classes` there."
+        for spec in catalog.datasets
+        if not keys[spec.name]
+    }
+    by_class = AliasedPartitions([key for some in keys.values() for key in some], ranges, absent)
     by_dataset = AliasedPartitions(list(keys), {DEFAULT_ALIAS: (catalog.default, catalog.default)})
     mapping = dg.StaticPartitionMapping({key: name for name, some in keys.items() for key in some})
     return by_class, by_dataset, mapping

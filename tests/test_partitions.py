@@ -56,14 +56,16 @@ def test_aliases_are_accepted_but_are_no_partitions(catalog: Catalog) -> None:
     ("key", "message"),
     [
         ("ape/b", r"unknown partition 'ape/b'; possible are: ape/a, ape/c, ape/d"),
-        ("cat", r"unknown partition 'cat'; possible are: ape, default, solo, zoo"),
-        ("gone", r"unknown partition 'gone'; possible are: ape, default, solo, zoo"),
+        ("cat", r"unknown partition 'cat'; possible are: zoo, ape, solo, default"),
+        ("gone", r"dataset 'gone' has no classes: no class folders below .*nowhere. Mend `root`"),
     ],
 )
 def test_unknown_keys_say_what_there_is(catalog: Catalog, key: str, message: str) -> None:
-    by_class, _, _ = build_partitions(catalog)
+    by_class, by_dataset, _ = build_partitions(catalog)
     with pytest.raises(ValueError, match=message):
         by_class.validate_partition_key(key, None)
+    with pytest.raises(ValueError, match="unknown partition 'cat'; possible are: zoo, ape, solo, gone, default"):
+        by_dataset.validate_partition_key("cat", None)
 
 
 def test_the_definitions_survive_dagsters_serialisation(catalog: Catalog) -> None:

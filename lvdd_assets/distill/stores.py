@@ -14,7 +14,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,13 +175,25 @@ class ZarrStore:
         group = zarr.open_group(self.path, path=f"{key}/{commit.version}", mode="r")
         return Partition(self.asset, key, commit, group)
 
+    def _ensure_group(self, path: str) -> zarr.Group:
+        """The group, created unless it is there; several processes may do so at once."""
+        while True:
+            try:
+                return zarr.open_group(self.path, path=path, mode="r+")
+            except (FileNotFoundError, zarr.errors.GroupNotFoundError):
+                # Another process may be quicker, then this one opens what that one made.
+                with suppress(zarr.errors.ContainsGroupError, FileExistsError):
+                    zarr.create_group(self.path, path=path)
+
     @contextmanager
     def write(
         self, key: str, fingerprint: str, *, settings: Mapping[str, Any], inputs: Mapping[str, str]
     ) -> Iterator[Writer]:
         """Writes a partition and commits it when the block ends without an error; on an error the old one stays."""
-        zarr.open_group(self.path, mode="a")  # else the root would lack its metadata
-        group = zarr.open_group(self.path, path=key, mode="a")
+        parts = key.split("/")
+        for depth in range(len(parts)):  # a group is created without its parents, which would then lack their metadata
+            self._ensure_group("/".join(parts[:depth]))
+        group = self._ensure_group(key)
         old = self.commit_of(key)
         version = f"v-{uuid.uuid4().hex[:12]}"
         writer = Writer(group.create_group(version))

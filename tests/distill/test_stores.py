@@ -1,9 +1,11 @@
 """A partition is stored whole or not at all."""
 
+import multiprocessing
 import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +162,20 @@ def test_a_damaged_mark_counts_as_nothing_stored(tmp_path: Path) -> None:
     for text in ("", "{", "[]", '{"surprise": 1}'):
         store.path("demo.commit.json").write_text(text)
         assert store.commit_of("demo") is None
+
+
+def _write_one(folder: Path, class_name: str) -> None:
+    _write(ZarrStore(folder, "latents"), f"demo/{class_name}", 3)
+
+
+def test_classes_may_be_written_by_many_processes_at_once(tmp_path: Path) -> None:
+    """All of them find neither the root nor the dataset's group at first."""
+    names = [f"class_{index}" for index in range(4)]
+    for attempt in range(5):
+        folder = tmp_path / str(attempt)
+        with ProcessPoolExecutor(len(names), mp_context=multiprocessing.get_context("forkserver")) as pool:
+            list(pool.map(_write_one, [folder] * len(names), names))
+        store = ZarrStore(folder, "latents")
+        assert all((store.open(f"demo/{name}").read("clips") == 3).all() for name in names)
+        root = zarr.open_group(folder / "latents.zarr", mode="r")
+        assert sorted(root["demo"].keys()) == names
