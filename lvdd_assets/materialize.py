@@ -29,7 +29,8 @@ def materialize(
     try:
         outcomes = pipeline.bring_up_to_date(name, keys, config.model_dump())
     except (StepError, ValueError) as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+        # Without the chain of causes: the message says it all, and would stand twice between two stacks.
+        raise dg.Failure(str(error), allow_retries=False) from None
     for outcome in outcomes:
         metadata = _describe(pipeline, outcome, with_preview=len(outcomes) <= _MAX_PREVIEWS)
         if outcome.step == name:

@@ -1,6 +1,7 @@
 """`eval_report`: what the release is worth, by training on it, on all data, and on the same bytes kept as plain
 video."""
 
+import math
 import platform
 import sys
 import tempfile
@@ -28,12 +29,20 @@ from lvdd_assets.partitions import BY_DATASET, CLASS_TO_DATASET
 
 _NUM_PREVIEWS = 4
 _FULL, _RELEASE = "full data", "this release"
+_MIN_EPOCHS, _MIN_UPDATES = 12, 150
 
 
 class EvalReportConfig(dg.Config):
     """How the judges are trained. All rows of the comparison get the same number of updates."""
 
-    epochs: int = Field(default=12, ge=1, description="Passes over the full data; every row gets as many updates.")
+    epochs: int | None = Field(
+        default=None,
+        ge=1,
+        description=(
+            "Passes over the full data; every row gets as many updates. "
+            f"Unset: {_MIN_EPOCHS}, or more where the data is small, until there are {_MIN_UPDATES} updates."
+        ),
+    )
     batch_size: int = Field(default=16, ge=1, description="Clips per update.")
     learning_rate: float = Field(default=0.02, gt=0, description="Peak of the one-cycle schedule.")
     flip: bool = Field(
@@ -53,9 +62,10 @@ def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
     return {}
 
 
-def _protocol(config: Mapping[str, Any]) -> evaluation.Protocol:
+def _protocol(config: Mapping[str, Any], num_clips: int) -> evaluation.Protocol:
+    enough = max(_MIN_EPOCHS, math.ceil(_MIN_UPDATES * config["batch_size"] / num_clips))
     return evaluation.Protocol(
-        epochs=config["epochs"],
+        epochs=config["epochs"] or enough,
         batch_size=config["batch_size"],
         learning_rate=config["learning_rate"],
         flip=config["flip"],
@@ -130,7 +140,7 @@ def _compute(task: Task) -> None:
         _RELEASE: release.dataset(),
         video_row: _as_dataset(videos.clips_NTCHW, videos.labels_N),
     }
-    protocol = _protocol(task.config)
+    protocol = _protocol(task.config, len(train_clips))
     bar = tqdm(desc="eval_report", unit="update", disable=not sys.stderr.isatty(), leave=False)
 
     def progress(step: int, total: int) -> None:
@@ -158,7 +168,7 @@ def _compute(task: Task) -> None:
         rows=tuple(report.ReportRow(row, *notes[row.name]) for row in results),  # type: ignore[arg-type]
         allowed_bytes=allowed,
         ledger=release.ledger,
-        settings=_shown_settings(task, release),
+        settings=_shown_settings(task, release, protocol),
         provenance=release.provenance,
         versions=_versions(),
         sheets=(_original_against_decoded(task, release),),
@@ -166,7 +176,7 @@ def _compute(task: Task) -> None:
     _store(task, data)
 
 
-def _shown_settings(task: Task, release: Release) -> dict[str, object]:
+def _shown_settings(task: Task, release: Release, protocol: evaluation.Protocol) -> dict[str, object]:
     shape = task.dataset.shape
     return {
         "clip": f"{shape.frames} frames, stride {shape.stride}, {shape.size}×{shape.size}",
@@ -175,6 +185,7 @@ def _shown_settings(task: Task, release: Release) -> dict[str, object]:
         "quantiser step": release.coded[0].step,
         "network": "ConvNet3D",
         **task.config,
+        "epochs": protocol.epochs,
     }
 
 

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from lvdd_assets.assets import eval_report
 from lvdd_assets.distill.stores import FileStore
 from tests.conftest import QUICK, MakeChain, failure, metadata
 
@@ -60,3 +61,12 @@ def test_bad_settings_are_refused_by_the_config(finished: MakeChain, epochs: int
     result = finished().materialize("eval_report", config={"eval_report": {"epochs": epochs}})
     assert not result.success
     assert "greater than or equal to 1" in failure(result)
+
+
+@pytest.mark.parametrize(
+    ("num_clips", "batch_size", "epochs"), [(208, 16, 12), (83, 16, 29), (10, 5, 75), (5000, 16, 12)]
+)
+def test_small_data_gets_more_epochs(num_clips: int, batch_size: int, epochs: int) -> None:
+    config = {"epochs": None, "batch_size": batch_size, "learning_rate": 0.01, "flip": False, "seeds": [0]}
+    assert eval_report._protocol(config, num_clips).epochs == epochs
+    assert eval_report._protocol({**config, "epochs": 3}, num_clips).epochs == 3
