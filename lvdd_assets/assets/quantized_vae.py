@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from lvdd_assets.distill import coding, quantization, tucker
+from lvdd_assets.distill import coding, paper, quantization, tucker
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.fidelity import psnr
 from lvdd_assets.distill.report import pair_sheet
@@ -22,7 +22,14 @@ _NUM_PREVIEWS = 3
 
 
 class QuantizedVaeConfig(dg.Config):
-    """How the decoder is calibrated."""
+    """How the decoder is quantised."""
+
+    bits: int = Field(
+        default=paper.WEIGHT_BITS,
+        ge=2,
+        le=8,
+        description="Bits of a weight. Below 8 the file shrinks by what zstd makes of fewer different bytes.",
+    )
 
     calibration_clips: int = Field(
         default=2, ge=1, description="Clips of each class whose coded latents calibrate the decoder."
@@ -53,7 +60,9 @@ def _compute(task: Task) -> None:
     full = vae.decoder()
     latents = _calibration_latents(task)
     frames = torch.from_numpy(latents.reshape(-1, *latents.shape[2:]))
-    weights = quantization.calibrate(full, latents=frames, forward=lambda module, batch: module(batch))
+    weights = quantization.calibrate(
+        full, latents=frames, forward=lambda module, batch: module(batch), bits=task.config["bits"]
+    )
     quantized = vae.decoder()
     quantized.load_state_dict(quantization.dequantize(weights))
     before, after = full.decode(latents), quantized.decode(latents)

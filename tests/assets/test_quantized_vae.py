@@ -33,3 +33,14 @@ def test_it_depends_on_the_cores(finished: MakeChain) -> None:
     result = chain.materialize("quantized_vae")
     assert chain.computed(result) == {"quantized_vae tiny"}
     assert metadata(result, "quantized_vae", "tiny")["cached"] is False
+
+
+def test_fewer_bits_make_a_smaller_release(finished: MakeChain) -> None:
+    chain = finished(budget="{bytes: 1MB}")  # room for the finest rung, so that the decoder alone makes the difference
+    release = chain.workspace.data_root / "release" / "tiny.zarr.zip"
+    chain.materialize("release")
+    before = release.stat().st_size
+    result = chain.materialize("quantized_vae", config={"quantized_vae": {"bits": 6}})
+    assert metadata(result, "quantized_vae", "tiny")["psnr_db"] > 30
+    chain.materialize("release")
+    assert release.stat().st_size < before - 10_000
