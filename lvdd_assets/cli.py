@@ -141,6 +141,8 @@ def _sentences() -> Iterator[None]:
     """Turns errors that a user can mend into one message and exit code 1."""
     try:
         yield
+    except BrokenPipeError:  # the reader has seen enough; click ends quietly
+        raise
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
 
