@@ -329,7 +329,7 @@ def _dask_client(num_workers: int, scheduler: str) -> Any:
     if scheduler:
         return Client(scheduler)
     cluster = LocalCluster(
-        n_workers=num_workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=40
+        n_workers=num_workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=40
     )
     client = Client(cluster)
 
