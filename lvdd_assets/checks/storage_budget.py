@@ -74,7 +74,12 @@ def release_fits_its_budget(
             passed = False
             sentences.append(f"{spec.name}: no release file at {path}")
             continue
-        ledger, size = read_ledger(path), path.stat().st_size
+        try:
+            ledger, size = read_ledger(path), path.stat().st_size
+        except ValueError as error:
+            passed = False
+            sentences.append(f"{spec.name}: {error}. Materialize release again")
+            continue
         verdict = judge_release(ledger, file_bytes=size, allowed=allowed, expected_classes=class_names(spec))
         passed &= verdict.passed
         sentences.append(f"{spec.name}: {'; '.join(verdict.reasons)}")

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from lvdd_assets import definitions
 from lvdd_assets.distill.stores import ZarrStore
 from tests.conftest import QUICK, Chain, MakeChain, failure
 
@@ -9,6 +10,17 @@ from tests.conftest import QUICK, Chain, MakeChain, failure
 def _evaluation(result: dg.ExecuteInProcessResult, name: str) -> dg.AssetCheckEvaluation:
     (found,) = [item for item in result.get_asset_check_evaluations() if item.check_name == name]
     return found
+
+
+def _check_alone(chain: Chain) -> dg.ExecuteInProcessResult:
+    """Judges the file as it lies there, without making it again first."""
+    return dg.materialize(
+        [*definitions.defs.assets, *definitions.defs.asset_checks],
+        selection=dg.AssetSelection.checks_for_assets("release"),
+        resources={"pipeline": chain.pipeline},
+        tags={"dagster/partition": "tiny"},
+        raise_on_error=False,
+    )
 
 
 def _size(chain: Chain) -> int:
@@ -52,33 +64,26 @@ def test_a_release_of_fewer_classes_fails(finished: MakeChain) -> None:
     some = {"grow": release.coded[0]}
     path.write_bytes(pack(ReleaseParts("tiny", release.shape, some, release.decoder_spec, weights)))
     # The file is not the committed one, so release would be made again: judge it as it lies there.
-    result = dg.materialize(
-        [*_definitions()],
-        selection=dg.AssetSelection.checks_for_assets("release"),
-        resources={"pipeline": chain.pipeline},
-        tags={"dagster/partition": "tiny"},
-        raise_on_error=False,
-    )
+    result = _check_alone(chain)
     check = _evaluation(result, "release_fits_its_budget")
     assert not check.passed
     assert "1 of 2 classes are missing: move_left" in check.description
 
 
-def _definitions() -> list[object]:
-    from lvdd_assets import definitions
-
-    return [*definitions.defs.assets, *definitions.defs.asset_checks]
+def test_a_damaged_release_fails_with_the_reason(finished: MakeChain) -> None:
+    chain = finished()
+    path = chain.workspace.data_root / "release" / "tiny.zarr.zip"
+    data = path.read_bytes()
+    for damaged in (data[: len(data) // 2], b"", data[:-30]):
+        path.write_bytes(damaged)
+        check = _evaluation(_check_alone(chain), "release_fits_its_budget")
+        assert not check.passed
+        assert "is no release" in check.description
 
 
 def test_no_release_fails(make_chain: MakeChain) -> None:
     chain = make_chain()
-    result = dg.materialize(
-        _definitions(),
-        selection=dg.AssetSelection.checks_for_assets("release"),
-        resources={"pipeline": chain.pipeline},
-        tags={"dagster/partition": "tiny"},
-        raise_on_error=False,
-    )
+    result = _check_alone(chain)
     assert "no release file" in _evaluation(result, "release_fits_its_budget").description
 
 
