@@ -50,10 +50,15 @@ def test_every_asset_says_what_it_is(name: str) -> None:
 
 
 def test_config_fields_are_described() -> None:
-    for asset in defs.assets or []:
-        schema = asset.op.config_schema.config_type
-        for name, field in (getattr(schema, "fields", None) or {}).items():
-            assert field.description, f"{asset.key.to_user_string()}: field {name} has no description"
+    described = {
+        asset.key.to_user_string(): [
+            name for name, field in asset.op.config_schema.config_type.fields.items() if field.description
+        ]
+        for asset in defs.assets or []
+    }
+    pipeline = definitions.build_pipeline(definitions.workspace_from_environment())
+    assert described == {step.name: list(step.defaults) for step in pipeline.steps}
+    assert sum(map(len, described.values())) >= 15
 
 
 def test_the_budget_check_blocks() -> None:
