@@ -53,7 +53,7 @@ def frame_accuracies(train: TensorDataset, test: TensorDataset, *, epochs: int, 
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.05)
     steps_per_epoch = -(-len(clips) // 32)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=epochs * steps_per_epoch)
-    for _ in tqdm(range(epochs), desc="2D, single frames", leave=False):
+    for _ in tqdm(range(epochs), desc="2D, single frames", leave=False, disable=None):
         frames = clips[torch.arange(len(clips)), torch.randint(clips.shape[1], (len(clips),))]
         for chosen in torch.randperm(len(clips)).split(32):
             loss = nn.functional.cross_entropy(network(frames[chosen] / 127.5 - 1), labels[chosen])
@@ -99,7 +99,7 @@ def main() -> None:
             rows.append(("2D network, one frame", name, seed, accuracy, time.perf_counter() - start))
         if arguments.skip_3d:
             continue
-        with tqdm(total=updates_for(len(train), protocol), desc="3D, clips", leave=False) as bar:
+        with tqdm(total=updates_for(len(train), protocol), desc="3D, clips", leave=False, disable=None) as bar:
             score = train_and_test(
                 train, test, num_classes=len(MOTIONS), protocol=protocol, seed=seed, progress=lambda *_: bar.update()
             )

@@ -1,7 +1,7 @@
 """One page and one table that say what a release costs in bytes and what it is worth in accuracy.
- Here belong the figures' wording, contact sheets, the HTML page (its template is package data) and the
-terminal's table. What must NOT come here: training, counting bytes, reading releases: all figures come in as
-`ReportData`.
+
+Here belong the figures' wording, contact sheets, the HTML page (its template is package data) and the terminal's table.
+What must NOT come here: training, counting bytes, reading releases: all figures come in as `ReportData`.
 
 Legend: N clips, T frames, C channels, H, W pixels, K classes.
 """
@@ -32,9 +32,10 @@ class ReportRow:
     """A line of the comparison with what its training set weighs.
 
     Attributes:
-        result: Name, number of clips and scores. stored_bytes: What is stored to have that training set.
-        role: `full` is all training data, `release` the distilled file, `video` a plain competitor of the
-        same size. note: What the bytes are, for instance "uint8 pixels"; may be empty.
+        result: Name, number of clips and scores.
+        stored_bytes: What is stored to have that training set.
+        role: `full` is all training data, `release` the distilled file, `video` a plain competitor of the same size.
+        note: What the bytes are, for instance "uint8 pixels"; may be empty.
     """
 
     result: evaluation.Row
@@ -60,11 +61,16 @@ class ReportData:
     """Everything that a report says.
 
     Attributes:
-        dataset: Name of the dataset. class_names: Names in the order of the labels. rows: The comparison;
-        one row is `full`, one is `release`. allowed_bytes: The budget. ledger: Columns part, class (empty
-        for what all classes share), bytes; its sum is the release file's size. settings: How it was
-        distilled and evaluated. provenance: What it was made from. versions: Software by name. sheets:
-        Pictures of the clips. notes: Sentences for the reader, below the comparison.
+        dataset: Name of the dataset.
+        class_names: Names in the order of the labels.
+        rows: The comparison; one row is `full`, one is `release`.
+        allowed_bytes: The budget.
+        ledger: Columns part, class (empty for what all classes share), bytes; its sum is the release file's size.
+        settings: How it was distilled and evaluated.
+        provenance: What it was made from.
+        versions: Software by name.
+        sheets: Pictures of the clips.
+        notes: Sentences for the reader, below the comparison.
     """
 
     dataset: str
