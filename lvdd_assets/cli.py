@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "LVDD"})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lvdd-assets")
 def main() -> None:
     """Distil a labelled video dataset into one small file that trains an action classifier.
