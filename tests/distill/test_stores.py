@@ -1,6 +1,7 @@
 """A partition is stored whole or not at all."""
 
 import multiprocessing
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
 
+from lvdd_assets.distill import stores
 from lvdd_assets.distill.stores import FileStore, StoreError, ZarrStore
 
 
@@ -37,7 +41,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert partition.num_rows("absent") == 0
 
 
-def test_appending_in_any_portions_gives_the_same_array(tmp_path: Path) -> None:
+def test_appending_in_any_portions_gives_the_same_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "_SHARD_BYTES", 64 * 4)
     rows = np.random.default_rng(0).integers(0, 255, size=(150, 2, 2)).astype(np.uint8)
     store = ZarrStore(tmp_path, "raw_clips")
     for key, size in [("demo/a", 1), ("demo/b", 64), ("demo/c", 149)]:
@@ -49,7 +54,109 @@ def test_appending_in_any_portions_gives_the_same_array(tmp_path: Path) -> None:
     files = [
         path for path in (tmp_path / "raw_clips.zarr/demo/a").rglob("*") if "train/c/" in str(path) and path.is_file()
     ]
-    assert len(files) == 3  # 150 clips in shards of 64
+    assert len(files) == 3  # 150 clips of 4 bytes in shards of 64
+
+
+@pytest.mark.parametrize("row", [np.zeros((2, 1), np.uint8), np.zeros((1, 2), np.float32), np.zeros(2, np.uint8)])
+def test_rows_of_another_shape_or_type_are_refused(tmp_path: Path, row: np.ndarray) -> None:
+    """None is stretched or rounded to fit."""
+    store = ZarrStore(tmp_path, "raw_clips")
+    with store.write("demo/a", "f", settings={}, inputs={}) as out:
+        out.append("train", np.zeros((1, 1, 2), np.uint8))
+        with pytest.raises(ValueError, match=r"expected uint8 \(1, 2\) as the rows before"):
+            out.append("train", row[None])
+    assert store.open("demo/a").num_rows("train") == 1
+
+
+def test_a_class_is_a_handful_of_files(tmp_path: Path) -> None:
+    """As many clips as a class of UCF101 has, of 16 frames at 112 pixels."""
+    clip = np.zeros((1, 16, 3, 112, 112), np.uint8)
+    store = ZarrStore(tmp_path, "raw_clips")
+    with store.write("demo/a", "f", settings={}, inputs={}) as out:
+        for index in range(140):
+            out.append("train" if index < 100 else "test", clip)
+    assert store.open("demo/a").num_rows("train") == 100
+    assert sum(path.is_file() for path in (tmp_path / "raw_clips.zarr/demo/a").rglob("*")) <= 10
+
+
+ODD_NAMES = [
+    "jump",
+    "Jump",
+    "JUMP",
+    "jump ",
+    "a b",
+    "a_b",
+    "a/b",
+    "a\\b",
+    "..",
+    ".",
+    "../../outside",
+    "/etc/passwd",
+    "~",
+    "100 %",
+    "%2e%2e",
+    "x, y",
+    "tying knot (not on a tie)",
+    "Pretending or trying and failing to twist something",
+    "Crème brûlée",
+    "Cre\u0300me bru\u0302le\u0301e",
+    "日本語",
+    "x" * 900,
+    "x" * 899 + "y",
+    "zarr.json",
+    "__init__",
+    "c",
+    "v-000000000000",
+]
+
+
+def test_class_names_are_data_and_never_paths(tmp_path: Path) -> None:
+    """Every name has a partition of its own, below its dataset's folder and on file systems that ignore case too."""
+    root = tmp_path / "deep" / "data"
+    store = ZarrStore(root, "latents")
+    for index, name in enumerate(ODD_NAMES):
+        _write(store, f"demo/{name}", index + 1)
+    for index, name in enumerate(ODD_NAMES):
+        assert store.open(f"demo/{name}").commit.fingerprint == f"print-{index + 1}"
+        assert (store.open(f"demo/{name}").read("clips") == index + 1).all()
+    folders = [path for path in (root / "latents.zarr/demo").iterdir() if path.is_dir()]
+    assert len({path.name.lower() for path in folders}) == len(folders) == len(ODD_NAMES)
+    assert all(len(path.name) <= 64 and path.name.isascii() for path in folders)
+    outside = [path for path in tmp_path.rglob("*") if path.is_file() and "latents.zarr/demo" not in path.as_posix()]
+    assert sorted(path.name for path in outside) == ["zarr.json"]  # the store's own root
+    assert sorted(zarr.open_group(path, mode="r").attrs["key"] for path in folders) == sorted(
+        f"demo/{name}" for name in ODD_NAMES
+    )
+
+
+@given(
+    names=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300), unique=True, max_size=20
+    )
+)
+def test_no_two_names_share_a_group(names: list[str]) -> None:
+    groups = [stores._group_name(f"demo/{name}") for name in names]
+    assert len({group.lower() for group in groups}) == len(names)
+    for group in groups:
+        assert re.fullmatch(r"demo/[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", group)
+        assert ".." not in group
+
+
+def test_a_group_of_another_key_is_nobody_s_partition(tmp_path: Path) -> None:
+    """Should two names ever have one hash, neither is taken for the other."""
+    store = ZarrStore(tmp_path, "latents")
+    _write(store, "demo/Run", 3)
+    group = zarr.open_group(tmp_path / "latents.zarr", path=stores._group_name("demo/Run"), mode="r+")
+    group.attrs["key"] = "demo/Other"
+    assert store.commit_of("demo/Run") is None
+
+
+def test_long_values_are_kept_beside_the_arrays(tmp_path: Path) -> None:
+    store = ZarrStore(tmp_path, "raw_clips")
+    value = {"train": [{"file": "é/…", "start": 3}] * 1000, "missing": []}
+    with store.write("demo/a", "f", settings={}, inputs={}) as out:
+        out.put_json("files", value)
+    assert store.open("demo/a").read_json("files") == value
 
 
 def test_a_plain_zarr_reader_finds_everything_below_one_root(tmp_path: Path) -> None:
