@@ -258,6 +258,14 @@ def test_a_contact_sheet_has_clips_in_lines_and_frames_in_columns(scale: int) ->
             np.testing.assert_array_equal(tile, clips[n, t].transpose(1, 2, 0))
 
 
+def test_a_sheet_may_be_a_jpeg() -> None:
+    """Smaller than the PNG, and the same picture: a ramp comes back within a few levels."""
+    clips = np.broadcast_to(np.arange(0, 256, 4, dtype=np.uint8), (2, 4, 3, 64, 64))
+    png, jpeg = report.contact_sheet(clips), report.contact_sheet(clips, jpeg_quality=90)
+    assert jpeg.startswith(b"\xff\xd8")
+    assert np.abs(_pixels(jpeg).astype(int) - _pixels(png)).mean() < 3
+
+
 def test_a_pair_sheet_has_the_decoded_clip_below_its_original() -> None:
     generator = np.random.default_rng(0)
     original = generator.integers(0, 256, (2, 3, 3, 4, 4), dtype=np.uint8)
