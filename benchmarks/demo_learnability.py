@@ -19,10 +19,10 @@ from torch import nn
 from torch.utils.data import TensorDataset
 from tqdm import tqdm
 
-from lvdd_assets.distill.catalog import ClipShape
+from lvdd_assets.distill.catalog import ClipShape, Sampling
 from lvdd_assets.distill.demo import MOTIONS, render_dataset
 from lvdd_assets.distill.evaluation import Protocol, train_and_test, updates_for
-from lvdd_assets.distill.video import read_clip
+from lvdd_assets.distill.video import read_clips
 
 SHAPE = ClipShape(frames=8, stride=3, size=64)
 
@@ -32,7 +32,7 @@ def read_split(root: Path, split: str) -> TensorDataset:
     files = [
         (path, label) for label, motion in enumerate(MOTIONS) for path in sorted((root / split / motion).iterdir())
     ]
-    clips_NTCHW = np.stack([read_clip(path, SHAPE).frames_TCHW for path, _ in files])
+    clips_NTCHW = np.stack([read_clips(path, SHAPE, Sampling())[0].frames_TCHW for path, _ in files])
     return TensorDataset(torch.from_numpy(clips_NTCHW), torch.tensor([label for _, label in files]))
 
 

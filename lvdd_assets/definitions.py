@@ -4,7 +4,7 @@ import dagster as dg
 
 from lvdd_assets import automation
 from lvdd_assets.assets import dpp_subsets, eval_report, hosvd_cores, latents, quantized_vae, raw_clips, release
-from lvdd_assets.checks import storage_budget
+from lvdd_assets.checks import integrity, storage_budget
 from lvdd_assets.incremental import Pipeline
 from lvdd_assets.resources import Workspace, workspace_from_environment
 
@@ -21,7 +21,11 @@ def build_definitions() -> dg.Definitions:
     """All definitions over the workspace that the environment names."""
     return dg.Definitions(
         assets=[getattr(module, module.STEP.name) for module in _ASSET_MODULES],
-        asset_checks=[storage_budget.classes_fit_their_share, storage_budget.release_fits_its_budget],
+        asset_checks=[
+            integrity.videos_are_usable,
+            storage_budget.classes_fit_their_share,
+            storage_budget.release_fits_its_budget,
+        ],
         jobs=list(automation.JOBS),
         resources={"pipeline": build_pipeline(workspace_from_environment())},
         executor=dg.in_process_executor,

@@ -12,19 +12,21 @@ import functools
 import hashlib
 import importlib.util
 import json
+import shlex
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from lvdd_assets.distill.catalog import CatalogError, DatasetSpec, class_names
+from lvdd_assets.distill.catalog import CatalogError, DatasetSpec
+from lvdd_assets.distill.listing import class_names
 from lvdd_assets.distill.stores import Commit, FileStore, Partition, ZarrStore
 from lvdd_assets.partitions import class_key, split_key
 from lvdd_assets.resources import Workspace
@@ -32,6 +34,19 @@ from lvdd_assets.resources import Workspace
 
 class StepError(RuntimeError):
     """A step could not be done for some partitions. What was finished stays stored; the message names the rest."""
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What one partition is made from besides the stores.
+
+    Attributes:
+        hashes: of files and weights, by name; part of the fingerprint, and kept in the commit mark.
+        payload: what the task needs to find them again, e.g. the files; any picklable value.
+    """
+
+    hashes: Mapping[str, str]
+    payload: Any = None
 
 
 @dataclass(frozen=True)
@@ -45,8 +60,8 @@ class Step:
         settings: what of a registry entry the result depends on.
         defaults: the run config's fields with their defaults.
         upstream: names of the steps whose partitions it reads.
-        inputs: hashes of what it reads from outside the stores (files, weights) for a dataset and its classes, by
-            class.
+        outside: what it reads from outside the stores (files, weights): a dataset, some of its classes and the data
+            root to what each class is made from.
         modules: names of the modules whose source is the algorithm; the code version is derived from them.
         files: whether it keeps plain files instead of zarr arrays.
     """
@@ -58,7 +73,7 @@ class Step:
     defaults: Mapping[str, Any]
     modules: tuple[str, ...]
     upstream: tuple[str, ...] = ()
-    inputs: Callable[[DatasetSpec], Mapping[str, Mapping[str, str]]] | None = None
+    outside: Callable[[DatasetSpec, Sequence[str], Path], Mapping[str, Outside]] | None = None
     files: bool = False
 
     @functools.cached_property
@@ -82,6 +97,9 @@ class Task:
         class_names: all classes of the dataset.
         config: the run config's values.
         settings: the registry's and the config's values that the result depends on, to be stored with it.
+        inputs: hashes and fingerprints of all that it is made from, by name.
+        payload: what the step's `outside` sent along.
+        num_processes: processes that this task may use for itself.
     """
 
     step: str
@@ -93,6 +111,8 @@ class Task:
     inputs: Mapping[str, str]
     fingerprint: str
     data_root: Path
+    payload: Any = None
+    num_processes: int = 1
 
     @property
     def key(self) -> str:
@@ -152,23 +172,27 @@ class Pipeline:
         outcomes: list[Outcome] = []
         for dataset_name in dict.fromkeys(split_key(key)[0] for key in keys):
             spec = catalog.dataset(dataset_name)
+            # Looked up once a run: where the registry does not list them, this looks at the folders.
+            all_classes = class_names(spec)
             wanted = tuple(split_key(key)[1] for key in keys if split_key(key)[0] == dataset_name)
-            chain = self._chain(name, spec, wanted)
+            chain = self._chain(name, all_classes, wanted)
             self._refuse_missing(name, chain, spec)
             for step, classes in chain:
                 own = step.name == name
-                done = self._run_step(step, spec, classes, config if own else None)
+                done = self._run_step(step, spec, all_classes, classes, config if own else None)
                 outcomes += [outcome for outcome in done if own or not outcome.cached]
         return outcomes
 
-    def _chain(self, name: str, spec: DatasetSpec, wanted: tuple[str, ...]) -> list[tuple[Step, tuple[str, ...]]]:
+    def _chain(
+        self, name: str, all_classes: tuple[str, ...], wanted: tuple[str, ...]
+    ) -> list[tuple[Step, tuple[str, ...]]]:
         """The step and all above it, upstream first, each with the classes it needs ("" for a step by dataset)."""
         target = self.step(name)
         needed = {name}
         for step in reversed(self.steps):
             if step.name in needed:
                 needed.update(step.upstream)
-        classes = wanted if target.by == "class" else class_names(spec)
+        classes = wanted if target.by == "class" else all_classes
         return [(step, classes if step.by == "class" else ("",)) for step in self.steps if step.name in needed]
 
     def _refuse_missing(self, name: str, chain: list[tuple[Step, tuple[str, ...]]], spec: DatasetSpec) -> None:
@@ -192,27 +216,34 @@ class Pipeline:
         if by_class:
             only = list(dict.fromkeys(key for name in by_class for key in missing[name]))
             where = only[0] if len(only) == 1 else spec.name
-            commands.append(f"dagster asset materialize --select '*{by_class[-1]}' --partition '{where}'")
+            commands.append(f"dagster asset materialize --select '*{by_class[-1]}' --partition {shlex.quote(where)}")
         by_dataset = [name for name in missing if self.step(name).by == "dataset"]
         if by_dataset:
             commands.append(f"dagster asset materialize --select {','.join(by_dataset)} --partition {spec.name}")
         return commands
 
     def _run_step(
-        self, step: Step, spec: DatasetSpec, classes: tuple[str, ...], config: Mapping[str, Any] | None
+        self,
+        step: Step,
+        spec: DatasetSpec,
+        all_classes: tuple[str, ...],
+        classes: tuple[str, ...],
+        config: Mapping[str, Any] | None,
     ) -> list[Outcome]:
         store = step.store(self.workspace.data_root)
-        outside = step.inputs(spec) if step.inputs else {}
+        outside = step.outside(spec, classes, self.workspace.data_root) if step.outside else {}
         fresh: dict[str, Commit] = {}
         stale = []
         for class_name in classes:
-            task = self._task(step, spec, class_name, config, outside.get(class_name, {}))
+            task = self._task(step, spec, all_classes, class_name, config, outside.get(class_name, Outside({})))
             commit = store.commit_of(task.key)
             if commit is not None and commit.fingerprint == task.fingerprint:
                 fresh[task.key] = commit
             else:
                 stale.append(task)
-        seconds = self._compute(step, stale)
+        # The last class of a run, or the only one, may use what the others leave idle.
+        each = max(1, self.workspace.num_workers // max(1, len(stale)))
+        seconds = self._compute(step, [replace(task, num_processes=each) for task in stale])
         outcomes = []
         for key in _keys(spec, classes):
             commit = fresh.get(key) or store.commit_of(key)
@@ -224,9 +255,10 @@ class Pipeline:
         self,
         step: Step,
         spec: DatasetSpec,
+        all_classes: tuple[str, ...],
         class_name: str,
         config: Mapping[str, Any] | None,
-        outside: Mapping[str, str],
+        outside: Outside,
     ) -> Task:
         """The task that would make a partition from its present inputs. Without a config, the stored one is kept."""
         data_root = self.workspace.data_root
@@ -235,9 +267,9 @@ class Pipeline:
             commit = step.store(data_root).commit_of(key)
             stored = commit.settings.get("config", {}) if commit else {}
             config = {name: stored.get(name, default) for name, default in step.defaults.items()}
-        inputs = dict(outside)
+        inputs = dict(outside.hashes)
         for upstream in map(self.step, step.upstream):
-            above = (class_name,) if step.by == "class" else class_names(spec)
+            above = (class_name,) if step.by == "class" else all_classes
             for above_key in _keys(spec, above if upstream.by == "class" else ("",)):
                 commit = upstream.store(data_root).commit_of(above_key)
                 assert commit is not None, f"{upstream.name} {above_key} was brought up to date before"
@@ -245,8 +277,18 @@ class Pipeline:
         settings = {"registry": dict(step.settings(spec)), "config": dict(config)}
         text = json.dumps([step.name, step.code_version, settings, inputs], sort_keys=True)
         fingerprint = hashlib.sha256(text.encode()).hexdigest()
-        names = class_names(spec)
-        return Task(step.name, spec, class_name, names, config, settings, inputs, fingerprint, data_root)
+        return Task(
+            step=step.name,
+            dataset=spec,
+            class_name=class_name,
+            class_names=all_classes,
+            config=config,
+            settings=settings,
+            inputs=inputs,
+            fingerprint=fingerprint,
+            data_root=data_root,
+            payload=outside.payload,
+        )
 
     def _compute(self, step: Step, tasks: list[Task]) -> dict[str, float]:
         """Computes tasks, classes in parallel; raises after all were tried, so that one bad class costs no other."""
@@ -324,10 +366,14 @@ def _run_task(compute: Callable[[Task], None], task: Task, one_thread: bool = Tr
 @functools.cache
 def _dask_client(num_workers: int, scheduler: str) -> Any:
     """The pool of this process, started on first use and closed at exit; or a client of a running scheduler."""
+    import dask
     from distributed import Client, LocalCluster
 
     if scheduler:
         return Client(scheduler)
+    # One thread each, as Dask sets it; but not its malloc setting, which returns every clip's memory to the system.
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
+    dask.config.set({"distributed.nanny.pre-spawn-environ": one_thread})
     cluster = LocalCluster(
         n_workers=num_workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=40
     )

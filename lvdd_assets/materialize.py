@@ -5,7 +5,7 @@ What is computed belongs to the assets, what is skipped to `incremental`; here s
 """
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -59,7 +59,7 @@ def _describe(pipeline: Pipeline, outcome: Outcome, *, with_preview: bool) -> di
     }
     for name, value in outcome.commit.metrics.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
-            metadata[name] = dg.MetadataValue.md(_markdown_table(value))
+            metadata[name] = dg.MetadataValue.md(markdown_table(value))
         elif isinstance(value, list):
             metadata[name] = dg.MetadataValue.json(value)
         elif value is not None:
@@ -68,7 +68,8 @@ def _describe(pipeline: Pipeline, outcome: Outcome, *, with_preview: bool) -> di
         picture = _preview(pipeline, outcome)
         if picture:
             text = base64.b64encode(picture).decode()
-            metadata["preview"] = dg.MetadataValue.md(f"![preview](data:image/png;base64,{text})")
+            kind = "jpeg" if picture.startswith(b"\xff\xd8") else "png"
+            metadata["preview"] = dg.MetadataValue.md(f"![preview](data:image/{kind};base64,{text})")
     return metadata
 
 
@@ -82,8 +83,10 @@ def _preview(pipeline: Pipeline, outcome: Outcome) -> bytes:
     return partition.read("preview").tobytes() if partition.num_rows("preview") else b""
 
 
-def _markdown_table(rows: Iterable[Mapping[str, Any]]) -> str:
-    rows = list(rows)
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of the same columns as a table in Markdown; "none" where there are none."""
+    if not rows:
+        return "none"
     names = list(rows[0])
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
     lines += ["| " + " | ".join(_cell(row.get(name, "")) for name in names) + " |" for row in rows]

@@ -14,7 +14,8 @@ from dagster._core.storage.tags import (
     PARTITION_NAME_TAG,
 )
 
-from lvdd_assets.distill.catalog import Catalog, CatalogError, DatasetSpec, class_names
+from lvdd_assets.distill.catalog import Catalog, CatalogError, DatasetSpec
+from lvdd_assets.distill.listing import class_names
 from lvdd_assets.resources import workspace_from_environment
 
 DEFAULT_ALIAS = "default"
@@ -103,16 +104,26 @@ def datasets_of_run(context: dg.AssetCheckExecutionContext, catalog: Catalog) ->
 
     A check without partitions runs once for all partitions of its run, and its context does not say which these are.
     """
-    tags = context.run.tags
-    ends = [
-        tags.get(tag) for tag in (PARTITION_NAME_TAG, ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
-    ]
-    named = [split_key(key)[0] for key in ends if key]
+    named = [split_key(key)[0] for key in _ends_of_run(context)]
     order = [spec.name for spec in catalog.datasets]
     if not named:
         return list(catalog.datasets)
     positions = [order.index(name) for name in named]
     return list(catalog.datasets[min(positions) : max(positions) + 1])
+
+
+def class_keys_of_run(context: dg.AssetCheckExecutionContext, catalog: Catalog) -> list[str]:
+    """The keys of the classes that a run is about, in order; all of a dataset's where it names none."""
+    specs = datasets_of_run(context, catalog)
+    keys = [class_key(spec.name, name) for spec in specs for name in class_names(spec)]
+    positions = [keys.index(key) for key in _ends_of_run(context) if key in keys]
+    return keys[min(positions) : max(positions) + 1] if positions else keys
+
+
+def _ends_of_run(context: dg.AssetCheckExecutionContext) -> list[str]:
+    """The run's partition, or the first and the last of its range."""
+    tags = (PARTITION_NAME_TAG, ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
+    return [context.run.tags[tag] for tag in tags if tag in context.run.tags]
 
 
 BY_CLASS, BY_DATASET, CLASS_TO_DATASET = build_partitions(workspace_from_environment().catalog())

@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvdd_assets.distill.catalog import Catalog, load_catalog
+from lvdd_assets.distill.catalog import Catalog
+from lvdd_assets.distill.registry import load_catalog
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def test_config_fields_are_described() -> None:
 def test_the_budget_check_blocks() -> None:
     checks = {check.name: check for some in defs.asset_checks or [] for check in some.check_specs}
     assert checks["release_fits_its_budget"].blocking
+    assert checks["videos_are_usable"].blocking
     assert not checks["classes_fit_their_share"].blocking
 
 

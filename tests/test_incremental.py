@@ -1,16 +1,18 @@
 """Only what is stale is computed, whatever came before; what was finished stays."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lvdd_assets.distill.catalog import DatasetSpec, class_names, content_hash, list_clips
+from lvdd_assets.distill.catalog import DatasetSpec
+from lvdd_assets.distill.listing import class_names, list_dataset
 from lvdd_assets.distill.stores import ZarrStore
-from lvdd_assets.incremental import Outcome, Pipeline, Step, StepError, Task, _syntax
+from lvdd_assets.incremental import Outcome, Outside, Pipeline, Step, StepError, Task, _syntax
 from lvdd_assets.resources import Workspace
 
 # Small steps with the shape of the real chain: a (files) → b → c (by dataset). They only count and add.
@@ -24,11 +26,16 @@ def _nothing(spec: DatasetSpec) -> Mapping[str, Any]:
     return {}
 
 
-def _files(spec: DatasetSpec) -> Mapping[str, Mapping[str, str]]:
+def _files(spec: DatasetSpec, classes: Sequence[str], data_root: Path) -> Mapping[str, Outside]:
+    listings = list_dataset(spec)
     return {
-        name: {clip.name: content_hash(spec.root / clip.name) for clip in clips}
-        for name, clips in list_clips(spec).items()
+        name: Outside({clip.name: _sha256(spec.root / clip.name) for clip in listings[name].clips}, payload=spec.root)
+        for name in classes
     }
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write(task: Task, value: int) -> None:
@@ -40,7 +47,7 @@ def _write(task: Task, value: int) -> None:
 def _compute_a(task: Task) -> None:
     if task.class_name == "bad":
         raise ValueError("this class is bad")
-    _write(task, sum(int((task.dataset.root / name).read_text()) for name in task.inputs))
+    _write(task, sum(int((task.payload / name).read_text()) for name in task.inputs))
 
 
 def _compute_b(task: Task) -> None:
@@ -53,7 +60,7 @@ def _compute_c(task: Task) -> None:
 
 SOURCE = ("lvdd_assets.distill.fidelity",)
 STEPS = (
-    Step("a", "class", _compute_a, _settings, {}, SOURCE, inputs=_files),
+    Step("a", "class", _compute_a, _settings, {}, SOURCE, outside=_files),
     Step("b", "class", _compute_b, _nothing, {"factor": 2}, SOURCE, upstream=("a",)),
     Step("c", "dataset", _compute_c, _nothing, {}, SOURCE, upstream=("b",)),
 )
@@ -162,10 +169,10 @@ def test_what_was_never_made_is_an_error_that_names_the_command(tmp_path: Path) 
         _run(pipeline, "b")
     text = str(caught.value)
     assert "b: nothing stored upstream: a for set/x, set/y" in text
-    assert "dagster asset materialize --select '*a' --partition 'set'" in text
+    assert "dagster asset materialize --select '*a' --partition set" in text
     assert ZarrStore(pipeline.workspace.data_root, "b").commit_of("set/x") is None
     pipeline.bring_up_to_date("a", ["set/x"], {})
-    with pytest.raises(StepError, match=r"--select '\*a' --partition 'set/y'"):
+    with pytest.raises(StepError, match=r"--select '\*a' --partition set/y"):
         _run(pipeline, "b")
 
 
@@ -239,7 +246,7 @@ def test_another_code_version_makes_everything_stale(tmp_path: Path) -> None:
     pipeline = _pipeline(tmp_path, ["x"])
     _run_all(pipeline)
     first, *rest = STEPS
-    changed = Step("a", "class", _compute_a, _settings, {}, ("lvdd_assets.distill.budget",), inputs=_files)
+    changed = Step("a", "class", _compute_a, _settings, {}, ("lvdd_assets.distill.budget",), outside=_files)
     assert changed.code_version != first.code_version
     again = Pipeline(pipeline.workspace, (changed, *rest), progress=False)
     assert _computed(_run(again, "c")) == ["a set/x", "b set/x", "c set"]

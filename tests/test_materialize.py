@@ -2,7 +2,7 @@
 
 import pytest
 
-from lvdd_assets.materialize import _markdown_table
+from lvdd_assets.materialize import markdown_table
 from tests.conftest import MakeChain, failure, metadata
 
 
@@ -29,10 +29,14 @@ def test_refreshed_upstream_shows_in_the_lineage(finished: MakeChain) -> None:
 def test_a_failure_is_the_steps_own_message(make_chain: MakeChain) -> None:
     result = make_chain().materialize("release")
     assert failure(result).startswith("release: nothing stored upstream: raw_clips for tiny/grow")
-    assert "--select '*hosvd_cores' --partition 'tiny'" in failure(result)
+    assert "--select '*hosvd_cores' --partition tiny" in failure(result)
     assert "--select quantized_vae --partition tiny" in failure(result)
 
 
 def test_tables_become_markdown() -> None:
-    table = _markdown_table([{"file": "a|b.mp4", "share": 0.123456}, {"file": "two\nlines"}])
+    table = markdown_table([{"file": "a|b.mp4", "share": 0.123456}, {"file": "two\nlines"}])
     assert table == "| file | share |\n| --- | --- |\n| a\\|b.mp4 | 0.1235 |\n| two lines |  |"
+
+
+def test_an_empty_table_says_so() -> None:
+    assert markdown_table([]) == "none"

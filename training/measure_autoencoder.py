@@ -19,11 +19,11 @@ import torch
 from numcodecs import Zstd
 from train_autoencoder import DEMO_TEST_SEED, video_files
 
-from lvdd_assets.distill.catalog import ClipShape
+from lvdd_assets.distill.catalog import ClipShape, Sampling
 from lvdd_assets.distill.demo import MOTIONS, render_clip
 from lvdd_assets.distill.quantization import calibrate, dequantize
 from lvdd_assets.distill.vae import VideoAutoencoder, build_decoder, load_autoencoder
-from lvdd_assets.distill.video import read_clip
+from lvdd_assets.distill.video import read_clips
 
 SHAPE = ClipShape(frames=8, stride=4, size=64)
 
@@ -42,9 +42,9 @@ def demo_clips(num_clips: int) -> np.ndarray:
     return np.stack(clips).transpose(0, 1, 4, 2, 3)
 
 
-def read_clips(files: list[Path]) -> np.ndarray:
+def read_all(files: list[Path]) -> np.ndarray:
     """One clip of each file: uint8 [N, T, C, H, W]."""
-    return np.stack([read_clip(path, SHAPE).frames_TCHW for path in files])
+    return np.stack([read_clips(path, SHAPE, Sampling())[0].frames_TCHW for path in files])
 
 
 def frames_per_second(autoencoder: VideoAutoencoder, clips_NTCHW: np.ndarray) -> tuple[float, float]:
@@ -87,9 +87,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    sets = {"held-out free videos": read_clips(video_files(args.videos, held_out=True))}
+    sets = {"held-out free videos": read_all(video_files(args.videos, held_out=True))}
     sets["fresh demo clips"] = demo_clips(64)
-    sets |= {folder.name: read_clips(sorted(folder.glob("*/*.*"))) for folder in args.clips}
+    sets |= {folder.name: read_all(sorted(folder.glob("*/*.*"))) for folder in args.clips}
     columns = [f"{name} ({len(clips)} clips)" for name, clips in sets.items()]
     print("|", " | ".join(["autoencoder", "decoder", "bytes", "after zstd", *columns]), "|")
     print("|---|---|---:|---:" + "|---:" * len(columns) + "|")

@@ -66,7 +66,7 @@ def _compute(task: Task) -> None:
     seed = _class_seed(task.config["seed"], task.class_name)
     items = dpp.order_by_gain(kernel, dpp.sample(kernel, k, seed=seed))
     uniform = dpp.uniform_log_dets(kernel, k, num_draws=_NUM_UNIFORM_DRAWS, seed=seed)
-    names = clips.commit.metrics["train"]
+    names = [row["file"] for row in clips.read_json("files")["train"]]
     with ZarrStore(task.data_root, task.step).write(task.key, **task.commit_arguments()) as out:
         out.put("items", items)
         shown = clips.read("train", np.sort(items[:_NUM_PREVIEWS]))

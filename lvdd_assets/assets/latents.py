@@ -1,7 +1,7 @@
 """`latents`: what the autoencoder makes of the train clips."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,12 @@ import dagster as dg
 import numpy as np
 from pydantic import Field
 
-from lvdd_assets.distill.catalog import DatasetSpec, class_names
+from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.fidelity import psnr
 from lvdd_assets.distill.report import pair_sheet
 from lvdd_assets.distill.stores import ZarrStore
 from lvdd_assets.distill.vae import VideoAutoencoder, autoencoder_fingerprint, load_autoencoder
-from lvdd_assets.incremental import Pipeline, Step, Task
+from lvdd_assets.incremental import Outside, Pipeline, Step, Task
 from lvdd_assets.materialize import materialize
 from lvdd_assets.partitions import BY_CLASS
 
@@ -31,9 +31,9 @@ def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
     return {"vae": spec.vae}
 
 
-def _inputs(spec: DatasetSpec) -> Mapping[str, Mapping[str, str]]:
+def _outside(spec: DatasetSpec, classes: Sequence[str], data_root: Path) -> Mapping[str, Outside]:
     weights = autoencoder_fingerprint(spec.vae, spec.base)
-    return {name: {"vae": weights} for name in class_names(spec)}
+    return {name: Outside({"vae": weights}) for name in classes}
 
 
 @functools.lru_cache(maxsize=1)
@@ -74,7 +74,7 @@ STEP = Step(
     settings=_settings,
     defaults=LatentsConfig().model_dump(),
     upstream=("raw_clips",),
-    inputs=_inputs,
+    outside=_outside,
     modules=("lvdd_assets.distill.vae", __name__),
 )
 

@@ -1,6 +1,7 @@
 """`quantized_vae`: the autoencoder's decoder with int8 weights, calibrated on the latents that it will decode."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,7 +15,7 @@ from lvdd_assets.distill.fidelity import psnr
 from lvdd_assets.distill.report import pair_sheet
 from lvdd_assets.distill.stores import ZarrStore
 from lvdd_assets.distill.vae import autoencoder_fingerprint, load_autoencoder
-from lvdd_assets.incremental import Pipeline, Step, Task
+from lvdd_assets.incremental import Outside, Pipeline, Step, Task
 from lvdd_assets.materialize import materialize
 from lvdd_assets.partitions import BY_DATASET, CLASS_TO_DATASET
 
@@ -40,8 +41,8 @@ def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
     return {"vae": spec.vae}
 
 
-def _inputs(spec: DatasetSpec) -> Mapping[str, Mapping[str, str]]:
-    return {"": {"vae": autoencoder_fingerprint(spec.vae, spec.base)}}
+def _outside(spec: DatasetSpec, classes: Sequence[str], data_root: Path) -> Mapping[str, Outside]:
+    return {"": Outside({"vae": autoencoder_fingerprint(spec.vae, spec.base)})}
 
 
 def _calibration_latents(task: Task) -> np.ndarray:
@@ -87,7 +88,7 @@ STEP = Step(
     settings=_settings,
     defaults=QuantizedVaeConfig().model_dump(),
     upstream=("hosvd_cores",),
-    inputs=_inputs,
+    outside=_outside,
     modules=("lvdd_assets.distill.vae", "lvdd_assets.distill.quantization", __name__),
 )
 

@@ -1,82 +1,113 @@
 """`raw_clips`: the sampled, resized frames of every usable video file of a class."""
 
-from collections.abc import Mapping
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import numpy as np
+from tqdm import tqdm
 
-from lvdd_assets.distill.catalog import DatasetSpec, content_hash, list_class, list_clips
+from lvdd_assets.distill.catalog import DatasetSpec
+from lvdd_assets.distill.ingestion import ClassRecord, ListedClass, ingest
+from lvdd_assets.distill.listing import list_dataset
 from lvdd_assets.distill.report import contact_sheet
-from lvdd_assets.distill.stores import ZarrStore
-from lvdd_assets.distill.video import VideoError, read_clip
-from lvdd_assets.incremental import Pipeline, Step, Task
+from lvdd_assets.distill.stores import ZarrStore, digest_cache
+from lvdd_assets.incremental import Outside, Pipeline, Step, Task
 from lvdd_assets.materialize import materialize
 from lvdd_assets.partitions import BY_CLASS
 
-_NUM_PREVIEWS = 4
+# Longer tables go to the store alone: metadata is kept for ever with every run.
+_MAX_SHOWN = 50
+# So is this picture, of each of hundreds of classes.
+_PREVIEW_QUALITY = 85
 
 
 class RawClipsConfig(dg.Config):
-    """Clip shape and split come from the registry; there is nothing else to choose."""
+    """Clip shape, sampling and split come from the registry; there is nothing else to choose."""
 
 
 def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
-    shape = spec.shape
-    return {"frames": shape.frames, "stride": shape.stride, "size": shape.size}
+    return {**asdict(spec.shape), **asdict(spec.sampling)}
 
 
-def _inputs(spec: DatasetSpec) -> Mapping[str, Mapping[str, str]]:
-    """Content of every file, by class; a test clip is another input than a train clip."""
-    return {
-        class_name: {
-            f"{'test' if clip.is_test else 'train'} {clip.name}": content_hash(spec.root / clip.name) for clip in clips
-        }
-        for class_name, clips in list_clips(spec).items()
-    }
+def _outside(spec: DatasetSpec, classes: Sequence[str], data_root: Path) -> Mapping[str, Outside]:
+    """The files of each class and the hash of all that is known of them: content, side of the split, what is left
+    out."""
+    listings = list_dataset(spec)
+    wanted = {name: listings[name] for name in classes}
+    paths = [spec.root / clip.name for listing in wanted.values() for clip in listing.clips]
+    with tqdm(desc="hash files", unit="B", unit_scale=True, disable=not sys.stderr.isatty(), leave=False) as bar:
+        num_threads = len(os.sched_getaffinity(0))
+
+        def progress(num_bytes: int) -> None:
+            bar.update(num_bytes)
+
+        digests = digest_cache(data_root).digests(paths, num_threads=num_threads, progress=progress)
+    outside = {}
+    for name, listing in wanted.items():
+        listed = ListedClass(listing, tuple(digests[spec.root / clip.name] for clip in listing.clips))
+        contents = [digest.sha256 if digest else None for digest in listed.digests]
+        text = json.dumps([asdict(listing), contents], sort_keys=True)
+        outside[name] = Outside({"files": hashlib.sha256(text.encode()).hexdigest()}, listed)
+    return outside
 
 
 def _compute(task: Task) -> None:
-    spec = task.dataset
-    names: dict[str, list[str]] = {"train": [], "test": []}
-    excluded, shortened = [], []
-    previews: list[np.ndarray] = []
+    spec, listed = task.dataset, task.payload
     with ZarrStore(task.data_root, task.step).write(task.key, **task.commit_arguments()) as out:
-        for file in list_class(spec, task.class_name):
-            try:
-                clip = read_clip(spec.root / file.name, spec.shape)
-            except VideoError as error:
-                excluded.append({"file": file.name, "reason": str(error)})
-                continue
-            split = "test" if file.is_test else "train"
-            names[split].append(file.name)
-            out.append(split, clip.frames_TCHW[None])
-            if clip.stride != spec.shape.stride:
-                shortened.append({"file": file.name, "stride": clip.stride, "frames": clip.num_source_frames})
-            if split == "train" and len(previews) < _NUM_PREVIEWS:
-                previews.append(clip.frames_TCHW)
-        if not names["train"]:
-            raise ValueError(
-                f"class {task.class_name!r} has no usable train clip: {len(excluded)} files excluded, "
-                f"{len(names['test'])} test clips. {_first_reason(excluded)}Add clips, or mend the split."
-            )
-        out.put("preview", np.frombuffer(contact_sheet(np.stack(previews)), dtype=np.uint8))
+        record = ingest(
+            spec.root, listed, spec.shape, spec.sampling, append=out.append, num_processes=task.num_processes
+        )
+        if not record.clips["train"]:
+            raise ValueError(_why_empty(task.class_name, listed, record))
+        excluded = [asdict(item) for item in record.excluded]
+        sheet = contact_sheet(np.stack(record.previews), jpeg_quality=_PREVIEW_QUALITY)
+        out.put("preview", np.frombuffer(sheet, dtype=np.uint8))
+        out.put_json(
+            "files",
+            {
+                **record.clips,
+                "excluded": excluded,
+                "missing": listed.listing.missing,
+                "unused": listed.listing.unused,
+            },
+        )
+        changed = record.rows(spec.shape.stride)
+        num_clips = sum(map(len, record.clips.values()))
         out.metrics = {
-            "num_train": len(names["train"]),
-            "num_test": len(names["test"]),
+            "num_train": len(record.clips["train"]),
+            "num_test": len(record.clips["test"]),
+            "num_train_videos": record.num_videos["train"],
+            "num_test_videos": record.num_videos["test"],
+            "num_found": sum(record.num_videos.values()) + len(excluded),
             "num_excluded": len(excluded),
-            "num_shortened": len(shortened),
-            "train_file_bytes": sum((spec.root / name).stat().st_size for name in names["train"]),
-            "raw_bytes": (len(names["train"]) + len(names["test"])) * int(previews[0].nbytes),
-            "excluded": excluded,
-            "shortened": shortened,
-            "train": names["train"],
-            "test": names["test"],
+            "num_missing": len(listed.listing.missing),
+            "num_unused": len(listed.listing.unused),
+            "num_shortened": len(changed),
+            "num_repeated_frames": sum(row["num_repeated"] for row in changed),
+            "num_fewer_windows": record.num_fewer_windows,
+            "train_file_bytes": record.file_bytes,
+            "raw_bytes": num_clips * spec.shape.frames * 3 * spec.shape.size**2,
+            "excluded": excluded[:_MAX_SHOWN],
+            "shortened": changed[:_MAX_SHOWN],
+            "missing": list(listed.listing.missing[:_MAX_SHOWN]),
         }
 
 
-def _first_reason(excluded: list[dict[str, str]]) -> str:
-    return f"First exclusion: {excluded[0]['file']}: {excluded[0]['reason']}. " if excluded else ""
+def _why_empty(class_name: str, listed: ListedClass, record: ClassRecord) -> str:
+    first = f"First exclusion: {record.excluded[0].file}: {record.excluded[0].reason}. " if record.excluded else ""
+    missing = f", {len(listed.listing.missing)} listed files missing" if listed.listing.missing else ""
+    return (
+        f"class {class_name!r} has no usable train clip: {len(record.excluded)} files excluded{missing}, "
+        f"{len(record.clips['test'])} test clips. {first}Add clips, mend the split, or list the "
+        "classes to use by `classes` in the registry."
+    )
 
 
 STEP = Step(
@@ -85,8 +116,14 @@ STEP = Step(
     compute=_compute,
     settings=_settings,
     defaults=RawClipsConfig().model_dump(),
-    inputs=_inputs,
-    modules=("lvdd_assets.distill.video", __name__),
+    outside=_outside,
+    modules=(
+        "lvdd_assets.distill.containers",
+        "lvdd_assets.distill.video",
+        "lvdd_assets.distill.sampling",
+        "lvdd_assets.distill.ingestion",
+        __name__,
+    ),
 )
 
 
@@ -97,8 +134,9 @@ STEP = Step(
     kinds={"video", "zarr"},
     code_version=STEP.code_version,
     description=(
-        "Clips of one class as uint8 [N, T, C, H, W], train and test apart: T frames at the registry's stride from the "
-        "middle of each video, short side resized, centre cropped. Files that cannot be used are left out by name."
+        "Clips of one class as uint8 [N, T, C, H, W], train and test apart: T frames at the registry's stride, from "
+        "the windows that its sampling names, short side resized, centre cropped. Files that cannot be used are left "
+        "out by name, with the reason; files that the publisher lists and that are absent are counted."
     ),
 )
 def raw_clips(

@@ -6,7 +6,8 @@ The judging functions are pure and stand in `distill.budget`; here they meet wha
 import dagster as dg
 
 from lvdd_assets.distill.budget import allowed_bytes, format_bytes, judge_class, judge_release
-from lvdd_assets.distill.catalog import DatasetSpec, class_names
+from lvdd_assets.distill.catalog import DatasetSpec
+from lvdd_assets.distill.listing import class_names
 from lvdd_assets.distill.release import SUFFIX, read_ledger
 from lvdd_assets.distill.stores import FileStore, ZarrStore
 from lvdd_assets.incremental import Pipeline

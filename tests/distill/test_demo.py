@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lvdd_assets.distill import demo
-from lvdd_assets.distill.catalog import ClipShape
+from lvdd_assets.distill.catalog import ClipShape, Sampling
 from lvdd_assets.distill.demo import MOTIONS, render_clip, render_dataset
-from lvdd_assets.distill.video import read_clip
+from lvdd_assets.distill.video import read_clips
 
 # Source frames that the demo's own shape (8 frames, stride 3) reads.
 WINDOW = slice(1, 23, 3)
@@ -164,8 +164,8 @@ def test_dataset_is_written_read_and_left_alone(tmp_path):
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.mp4"))
     assert files[0] == "test/grow/grow_000.mp4"
     assert len(files) == 24
-    clip = read_clip(tmp_path / files[0], ClipShape(8, 3, 64))
-    assert (clip.stride, clip.num_source_frames) == (3, 24)
+    clip = read_clips(tmp_path / files[0], ClipShape(8, 3, 64), Sampling())[0]
+    assert (clip.window.stride, clip.num_source_frames) == (3, 24)
     assert len({(tmp_path / name).read_bytes() for name in files}) == 24
 
     (tmp_path / files[0]).write_bytes(b"my own")
@@ -184,7 +184,7 @@ def test_files_hold_the_rendered_clips(tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     seed = int(np.random.SeedSequence([5, 0, 0]).generate_state(1)[0])
     drawn = render_clip("spin_left", seed=seed).transpose(0, 3, 1, 2)
-    read = read_clip(tmp_path / "a/train/spin_left/spin_left_000.mp4", ClipShape(24, 1, 64)).frames_TCHW
+    read = read_clips(tmp_path / "a/train/spin_left/spin_left_000.mp4", ClipShape(24, 1, 64), Sampling())[0].frames_TCHW
     error = np.square(drawn.astype(float) - read).mean()
     assert 10 * np.log10(255**2 / error) > 28
 
