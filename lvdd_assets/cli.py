@@ -1,13 +1,15 @@
 """`lvdd`: the chain from the command line, for those who do not want to know Dagster. Commands are thin; the work is
 in assets."""
 
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
@@ -69,6 +71,95 @@ def inspect(file: Path) -> None:
                 click.echo("\n".join(f"  {key}: {item}" for key, item in value.items()))
             else:
                 click.echo(f"\n{name}: {value}")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts instead of a table.")
+def datasets(as_json: bool) -> None:
+    """List the registered datasets: clips found, published, missing, and left out when they were decoded.
+
+    Files are listed, not opened. FOUND and PUBLISHED are train + test videos; EXCLUDED counts the classes that
+    raw_clips has stored so far.
+    """
+    with _sentences():
+        from lvdd_assets.distill.inventory import take_inventory
+
+        workspace = workspace_from_environment()
+        catalog = workspace.catalog()
+        rows, problems = [], []
+        for spec in catalog.datasets:
+            counts = take_inventory(spec, workspace.data_root)
+            rows.append({**asdict(counts), "layout": spec.layout, "split": str(spec.split), "root": str(spec.root)})
+            if counts.problem:
+                problems.append(counts.problem)
+        if as_json:
+            click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+            return
+        click.echo(_dataset_table(rows, catalog.default))
+        for problem in problems:
+            click.echo(f"\n{problem}", err=True)
+
+
+@main.command()
+@click.argument("dataset")
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the downloads; default data/DATASET.",
+)
+@click.option("--yes", is_flag=True, help="The terms are known and accepted: do not ask.")
+def fetch(dataset: str, folder: Path | None, yes: bool) -> None:
+    """Download DATASET from its publisher, or say how: its terms, the files, the steps that remain.
+
+    DATASET is ucf101, miniucf, hmdb51, kinetics400 or ssv2. What was interrupted goes on where it stopped; what is
+    there is verified and not fetched again.
+    """
+    from lvdd_assets.distill.download import download
+    from lvdd_assets.distill.sources import SOURCES
+
+    if dataset not in SOURCES:
+        raise click.BadParameter(f"{dataset!r} is none of {', '.join(SOURCES)}", param_hint="DATASET")
+    source = SOURCES[dataset]
+    folder = folder or Path("data") / dataset
+    click.echo(f"{source.title}\n{source.homepage}\n\n{source.terms}\n")
+    if source.archives and not yes:
+        if not sys.stdin.isatty():
+            click.echo("Files: " + ", ".join(archive.url for archive in source.archives))
+            raise click.UsageError("nothing was downloaded: read the terms above and pass --yes to accept them")
+        click.confirm(f"Download {len(source.archives)} files to {folder}?", abort=True)
+    with _sentences():
+        for archive in source.archives:
+            with _bar(archive.file_name, "B") as progress:
+                path = download(archive, folder, progress=progress)
+            given = "" if archive.known_hash else "; the publisher gives no checksum, this one's is kept beside it"
+            click.echo(f"{_short(path)}  {path.stat().st_size} B{given}")
+    click.echo("\nWhat remains:")
+    for number, step in enumerate(source.steps, start=1):
+        click.echo(f"  {number}. {step.format(folder=folder)}")
+    click.echo("\nThen add to data/datasets.yaml, below `datasets:`\n")
+    click.echo(source.registry_entry(os.path.relpath(folder, "data")))
+
+
+def _dataset_table(rows: list[dict[str, Any]], default: str) -> str:
+    """The inventory as text; a dash where nothing is known."""
+    heads = ("dataset", "layout", "split", "classes", "found", "published", "missing", "unused", "excluded")
+    table = [[head.upper() for head in heads]]
+    for row in rows:
+        name = row["name"] + (" *" if row["name"] == default else "")
+        if row["problem"]:
+            table.append([name, row["layout"], row["split"], *["–"] * 6])
+            continue
+        published = f"{row['published'][0]} + {row['published'][1]}" if row["published"] else "–"
+        excluded = str(row["num_excluded"] if row["num_decoded"] else row["num_refused"] or "–")
+        if 0 < row["num_decoded"] < row["num_classes"]:
+            excluded += f" (of {row['num_decoded']} classes)"
+        found = f"{row['num_train']} + {row['num_test']}"
+        counts = (row["num_classes"], found, published, row["num_missing"], row["num_unused"], excluded)
+        table.append([name, row["layout"], row["split"], *map(str, counts)])
+    widths = [max(len(line[column]) for line in table) for column in range(len(heads))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    return "\n".join([*lines, "* what `default` stands for"])
 
 
 def _run_chain(dataset: str) -> None:
@@ -150,10 +241,10 @@ def _sentences() -> Iterator[None]:
 @contextmanager
 def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A progress callback (done, total); a bar on a terminal, nothing elsewhere."""
-    with tqdm(desc=title, unit=unit, disable=not sys.stderr.isatty(), leave=False) as bar:
+    with tqdm(desc=title, unit=unit, unit_scale=unit == "B", disable=not sys.stderr.isatty(), leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
-            bar.total = total
+            bar.total = total or None
             bar.update(done - bar.n)
 
         yield progress

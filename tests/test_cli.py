@@ -1,9 +1,15 @@
 """The commands as typed in a shell: `lvdd` and `dagster asset materialize` over real files, each in its own process."""
 
+import dataclasses
+import functools
+import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -69,7 +75,7 @@ def test_mistakes_end_with_a_message_and_an_exit_code(make_chain: MakeChain) -> 
     chain = make_chain()
     result = _shell(chain, "dagster asset materialize --select hosvd_cores")
     assert result.returncode != 0
-    assert "dagster asset materialize --select '*dpp_subsets' --partition 'tiny'" in _said(result)
+    assert "dagster asset materialize --select '*dpp_subsets' --partition tiny" in _said(result)
     result = _shell(chain, "dagster asset materialize --select hosvd_cores --partition tiny/jump")
     assert result.returncode != 0
     assert "unknown partition 'tiny/jump'; possible are: tiny/grow, tiny/move_left" in _said(result)
@@ -136,3 +142,91 @@ def test_an_unknown_dataset_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     assert result.exit_code == 1
     assert "unknown dataset 'nothing'" in result.output
     assert "Traceback" not in result.output
+
+
+def _datasets(chain: Chain, monkeypatch: pytest.MonkeyPatch, *options: str) -> str:
+    monkeypatch.setenv("LVDD_DATASETS", str(chain.workspace.registry))
+    monkeypatch.setenv("LVDD_DATA_ROOT", str(chain.workspace.data_root))
+    result = CliRunner().invoke(main, ["datasets", *options])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_lvdd_datasets_counts_what_is_found_missing_and_excluded(
+    make_chain: MakeChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = make_chain(more="max_lost_share: 1")
+    (chain.videos / "train/grow/grow_000.mp4").write_bytes(b"")
+    line = _datasets(chain, monkeypatch).splitlines()[1]
+    assert line.split() == ["tiny", "*", "folders", "folders", "2", "10", "+", "4", "–", "0", "0", "–"]
+    assert chain.materialize("raw_clips", partition="tiny/grow").success
+    assert _datasets(chain, monkeypatch).splitlines()[1].endswith(" 1 (of 1 classes)")
+    (row,) = json.loads(_datasets(chain, monkeypatch, "--json"))
+    assert (row["num_train"], row["num_test"], row["num_excluded"], row["num_decoded"]) == (10, 4, 1, 1)
+
+
+def test_lvdd_datasets_says_what_is_absent(make_chain: MakeChain, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = make_chain(root="nowhere")
+    monkeypatch.setenv("LVDD_DATASETS", str(chain.workspace.registry))
+    result = CliRunner().invoke(main, ["datasets"])
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[1].split()[:4] == ["tiny", "*", "folders", "folders"]
+    assert "no folder" in result.stderr
+
+
+@pytest.mark.slow
+def test_odd_class_names_go_through_the_whole_of_the_class_assets(make_chain: MakeChain) -> None:
+    """Names with blanks, commas, percent signs, quotes and letters of any script, and two that differ only in case."""
+    chain = make_chain()
+    names = ["100 %, it's", "Grow", "grow", "Ünï çødé 日本"]
+    for name in names:
+        for side in ("train", "test"):
+            if not (chain.videos / side / name).exists():
+                shutil.copytree(chain.videos / side / "move_left", chain.videos / side / name)
+    registry = chain.workspace.registry
+    registry.write_text(registry.read_text().replace("[grow, move_left]", json.dumps(names)))
+    result = _shell(chain, "dagster asset materialize --select '*hosvd_cores'")
+    assert result.returncode == 0, _said(result)
+    assert "hosvd_cores: computed 4 of 4 partitions" in _said(result)
+    again = _shell(
+        chain, f"dagster asset materialize --select hosvd_cores --partition {shlex.quote('tiny/' + names[0])}"
+    )
+    assert "hosvd_cores: computed 0 of 1 partitions, 1 fresh" in _said(again)
+
+
+def test_lvdd_fetch_says_terms_and_steps(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["fetch", "ssv2", "--to", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    for said in ("licensed by Qualcomm", "accept the licence", f"{tmp_path}", "layout: ssv2"):
+        assert said in result.output
+
+
+def test_lvdd_fetch_downloads_nothing_before_the_terms_are_accepted(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["fetch", "hmdb51", "--to", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "CC BY 4.0" in result.output
+    assert "pass --yes" in result.output
+    assert list(tmp_path.iterdir()) == []
+    unknown = CliRunner().invoke(main, ["fetch", "hmdb52"])
+    assert unknown.exit_code == 2
+    assert "'hmdb52' is none of ucf101, miniucf, hmdb51" in unknown.output
+
+
+def test_lvdd_fetch_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lvdd_assets.distill import sources
+
+    folder = tmp_path / "web"
+    folder.mkdir()
+    (folder / "lists.csv").write_text("label,youtube_id\n")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        archive = sources.Archive("lists.csv", f"http://127.0.0.1:{server.server_port}/lists.csv")
+        source = dataclasses.replace(sources.SOURCES["kinetics400"], archives=(archive,))
+        monkeypatch.setitem(sources.SOURCES, "kinetics400", source)
+        result = CliRunner().invoke(main, ["fetch", "kinetics400", "--yes", "--to", str(tmp_path / "k400")])
+        server.shutdown()
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "k400" / "lists.csv").read_text() == "label,youtube_id\n"
+    assert "the publisher gives no checksum" in result.output
+    assert "layout: kinetics400" in result.output
