@@ -33,8 +33,10 @@ lint: setup  ## Linters, types and layering contracts only
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup  ## The measurements behind the README's figures
+bench: setup  ## The measurements behind the documentation's figures
 	$(BIN)/python benchmarks/demo_learnability.py
+	$(BIN)/python benchmarks/decoding.py
+	$(BIN)/python benchmarks/scale.py
 
 ui: setup  ## Open Dagster's UI on http://127.0.0.1:3000
 	$(BIN)/dagster dev --workspace workspace.yaml
