@@ -14,7 +14,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 from typing import Protocol as StructuralType
 
@@ -24,13 +23,13 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from lvdd_assets.distill import networks, paper
+from lvdd_assets.distill.devices import precision_for
 
 Progress = Callable[[int, int], None]
 """Called with the number of updates done and the number there will be."""
 
 _TEST_BATCH = 64
 _WARM_UP = 0.3
-_FLAGS_OF_FAST_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 
 
 class _Sized(StructuralType):
@@ -245,21 +244,6 @@ def compare(
         Row(name=name, num_clips=len(train), scores=tuple(score(train, seed) for seed in protocol.seeds))
         for name, train in sets.items()
     ]
-
-
-def precision_for(device: str) -> torch.dtype:
-    """Number format of the convolutions: bfloat16 where the device computes in it, float32 elsewhere.
-
-    On a CPU without bfloat16 instructions torch emulates them, which is slower than float32.
-    """
-    if torch.device(device).type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    try:
-        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return torch.float32
-    flags = next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "").split()
-    return torch.bfloat16 if _FLAGS_OF_FAST_BFLOAT16 & set(flags) else torch.float32
 
 
 @dataclass(frozen=True)

@@ -287,26 +287,3 @@ def test_wrong_arguments_are_refused(changes: dict[str, object], message: str) -
     good = _brightness_clips(4, 2, seed=0)
     with pytest.raises(ValueError, match=message):
         _score(good, good, **changes)
-
-
-@pytest.mark.parametrize(
-    ("cpuinfo", "expected"),
-    [
-        ("processor : 0\nflags\t\t: fpu avx512f avx512_bf16 sse\n", torch.bfloat16),
-        ("flags\t\t: fpu amx_bf16\n", torch.bfloat16),
-        ("flags\t\t: fpu avx512f avx512_bf16x\n", torch.float32),
-        ("Features\t: fp asimd bf16\n", torch.float32),
-        (None, torch.float32),
-    ],
-    ids=["avx512", "amx", "neither", "another processor", "another system"],
-)
-def test_bfloat16_only_where_the_processor_has_it(
-    monkeypatch: pytest.MonkeyPatch, cpuinfo: str | None, expected: torch.dtype
-) -> None:
-    def read(_self: object, **_: object) -> str:
-        if cpuinfo is None:
-            raise FileNotFoundError
-        return cpuinfo
-
-    monkeypatch.setattr(evaluation.Path, "read_text", read)
-    assert evaluation.precision_for("cpu") == expected
