@@ -1,10 +1,10 @@
-"""Measure autoencoders on clips that the embedded one was not trained on: the table of its model card.
+"""Measure autoencoders on clips that the embedded ones were not trained on: the tables of docs/autoencoders.md.
 
     python training/measure_autoencoder.py --videos FOLDER --clips FOLDER --autoencoder embedded-2d --autoencoder FOLDER
 
 Clips have 8 frames, 4 source frames apart, 64 × 64 pixels. PSNR is the mean over clips, each over all its frames and
-colours, after rounding to uint8. Below each autoencoder stands the same with its decoder's weights quantised, and what
-those weights take.
+colours, after rounding to uint8. Below each autoencoder stands the same with its decoder quantised, and what that takes
+in a release. The second table says from how many clips on the larger of two decoders pays for itself.
 """
 
 from __future__ import annotations
@@ -12,20 +12,24 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from numcodecs import Zstd
-from train_autoencoder import DEMO_TEST_SEED, video_files
+from sources import DEMO_TEST_SEED, video_files
 
+from lvdd_assets.distill import coding, tucker
 from lvdd_assets.distill.catalog import ClipShape, Sampling
+from lvdd_assets.distill.decoder_quantization import Calibration, quantize_decoder
 from lvdd_assets.distill.demo import MOTIONS, render_clip
-from lvdd_assets.distill.quantization import calibrate, dequantize
-from lvdd_assets.distill.vae import VideoAutoencoder, build_decoder, load_autoencoder
+from lvdd_assets.distill.vae import VideoAutoencoder, load_autoencoder
 from lvdd_assets.distill.video import read_clips
 
 SHAPE = ClipShape(frames=8, stride=4, size=64)
+BITS = (8, 6, 4)
+STEPS = tuple(0.125 * 2 ** (i / 2) for i in range(9))
+NUM_CALIBRATE = 16
 
 
 def psnr(clips_NTCHW: np.ndarray, decoded_NTCHW: np.ndarray) -> float:
@@ -51,31 +55,70 @@ def frames_per_second(autoencoder: VideoAutoencoder, clips_NTCHW: np.ndarray) ->
     """Speed of encode and of decode on this machine, float32."""
     num_frames = clips_NTCHW.shape[0] * clips_NTCHW.shape[1]
     start = time.perf_counter()
-    latents_NTChw = autoencoder.encode(clips_NTCHW)
+    latents = autoencoder.encode(clips_NTCHW)
     middle = time.perf_counter()
-    autoencoder.decode(latents_NTChw)
+    autoencoder.decode(latents, num_frames=SHAPE.frames)
     return num_frames / (middle - start), num_frames / (time.perf_counter() - middle)
 
 
-def measure(name: str, sets: dict[str, np.ndarray]) -> None:
-    """Print the rows of one autoencoder."""
+def measure(name: str, sets: dict[str, np.ndarray], bits: Sequence[int]) -> None:
+    """Print the rows of one autoencoder: float32, then each number of bits."""
     autoencoder = load_autoencoder(name)
     latents = {key: autoencoder.encode(clips) for key, clips in sets.items()}
-    batch = torch.from_numpy(latents["fresh demo clips"]).flatten(0, 1)[:256]
-    for bits in (None, 8, 6):
-        decoder, stored, coded = autoencoder.decoder(), "", ""
-        if bits is None:
-            weights = "float32"
-        else:
-            weights = f"{bits} bits"
-            quantized = calibrate(decoder, latents=batch, forward=lambda module, part: module(part), bits=bits)
-            decoder = build_decoder(autoencoder.decoder_spec)
-            decoder.load_state_dict(dequantize(quantized))
-            stored, coded = f"{quantized.stored_bytes:,}", f"{len(Zstd(22).encode(quantized.to_bytes())):,}"
-        scores = [f"{psnr(sets[key], decoder.decode(value)):.2f}" for key, value in latents.items()]
-        print("|", " | ".join([Path(name).name, weights, stored, coded, *scores]), "|", flush=True)
+    values = int(np.prod(autoencoder.latent_shape(SHAPE)))
+    few = {key: slice(None, None, max(1, len(clips) // NUM_CALIBRATE)) for key, clips in sets.items()}
+    key = list(sets)[-1]
+    calibration = Calibration(autoencoder.decoder(), latents[key][few[key]], sets[key][few[key]])
+    for number in (None, *bits):
+        decoder, stored = autoencoder.decoder(), f"{autoencoder.num_bytes()['decoder']:,}"
+        if number is not None:
+            quantized = quantize_decoder(calibration, bits=number)
+            decoder, stored = quantized.decoder, f"{quantized.figures['release_bytes']:,}"
+        decoded = {set_name: decoder.decode(value, num_frames=SHAPE.frames) for set_name, value in latents.items()}
+        scores = [f"{psnr(clips, decoded[set_name]):.2f}" for set_name, clips in sets.items()]
+        weights = "float32" if number is None else f"{number} bits"
+        print("|", " | ".join([Path(name).name, str(values), weights, stored, *scores]), "|", flush=True)
     encode, decode = frames_per_second(autoencoder, sets["fresh demo clips"])
     print(f"{Path(name).name}: {encode:.0f} frames/s encoded, {decode:.0f} decoded", file=sys.stderr)
+
+
+def rate_and_quality(name: str, clips_NTCHW: np.ndarray, bits: int) -> tuple[int, list[float], list[float]]:
+    """Bytes of the quantised decoder; for each step of `STEPS` the bytes a clip and the PSNR in dB."""
+    autoencoder = load_autoencoder(name)
+    latents = autoencoder.encode(clips_NTCHW)
+    few = slice(None, None, max(1, len(latents) // NUM_CALIBRATE))
+    quantized = quantize_decoder(Calibration(autoencoder.decoder(), latents[few], clips_NTCHW[few]), bits=bits)
+    result = tucker.decompose(latents)
+    rates, scores = [], []
+    for step in STEPS:
+        coded = coding.encode(result.core, result.factors, codec="hosvd-lzma", step=step)
+        given_back = tucker.reconstruct(tucker.TuckerTensor(*coding.decode(coded)))
+        rates.append(len(coded.data) / len(clips_NTCHW))
+        scores.append(psnr(clips_NTCHW, quantized.decoder.decode(given_back, num_frames=SHAPE.frames)))
+    return int(quantized.figures["release_bytes"]), rates, scores
+
+
+def compare_sizes(names: Sequence[str], clips_NTCHW: np.ndarray, bits: int) -> None:
+    """Print bytes a clip at equal PSNR, and from how many clips on another decoder beats the first."""
+    curves = {name: rate_and_quality(name, clips_NTCHW, bits) for name in names}
+    first_bytes, first_rates, first_scores = curves[names[0]]
+    print("| PSNR | " + " | ".join(f"{Path(name).name}: bytes a clip | pays from" for name in names) + " |")
+    print("|---:" + "|---:|---:" * len(names) + "|")
+    for target in np.arange(22.0, 29.0, 0.5):
+        cells = []
+        for num_bytes, rates, scores in curves.values():
+            if not min(scores) <= target <= max(scores):
+                cells += ["–", "–"]
+                continue
+            rate = float(np.exp(np.interp(target, scores[::-1], np.log(rates[::-1]))))
+            own = float(np.exp(np.interp(target, first_scores[::-1], np.log(first_rates[::-1]))))
+            reached = min(first_scores) <= target <= max(first_scores)
+            more, saved = num_bytes - first_bytes, own - rate
+            pays = (
+                "where the first cannot" if not reached else f"{more / saved:,.0f} clips" if saved > 0 < more else "–"
+            )
+            cells += [f"{rate:.0f}", pays]
+        print(f"| {target:.1f} | " + " | ".join(cells) + " |", flush=True)
 
 
 def main() -> None:
@@ -84,6 +127,8 @@ def main() -> None:
     parser.add_argument("--videos", type=Path, required=True, help="the folder that training read; its held-out files")
     parser.add_argument("--clips", type=Path, action="append", default=[], help="folder of <class>/<video>; repeatable")
     parser.add_argument("--autoencoder", action="append", required=True, help="name or folder; repeatable")
+    parser.add_argument("--bits", type=int, nargs="*", default=BITS, help="quantised decoders to measure")
+    parser.add_argument("--compare-bits", type=int, default=4, help="bits of the decoders in the second table")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -91,10 +136,12 @@ def main() -> None:
     sets["fresh demo clips"] = demo_clips(64)
     sets |= {folder.name: read_all(sorted(folder.glob("*/*.*"))) for folder in args.clips}
     columns = [f"{name} ({len(clips)} clips)" for name, clips in sets.items()]
-    print("|", " | ".join(["autoencoder", "decoder", "bytes", "after zstd", *columns]), "|")
-    print("|---|---|---:|---:" + "|---:" * len(columns) + "|")
+    print("|", " | ".join(["autoencoder", "latents a clip", "decoder", "bytes", *columns]), "|")
+    print("|---|---:|---|---:" + "|---:" * len(columns) + "|")
     for name in args.autoencoder:
-        measure(name, sets)
+        measure(name, sets, args.bits)
+    print()
+    compare_sizes(args.autoencoder, list(sets.values())[-1], args.compare_bits)
 
 
 if __name__ == "__main__":

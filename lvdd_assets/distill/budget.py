@@ -12,7 +12,7 @@ import pandas as pd
 from lvdd_assets.distill import paper
 from lvdd_assets.distill.catalog import Budget, ClipShape
 
-PARTS = ("decoder", "cores", "labels", "metadata")
+PARTS = ("decoder", "encoder", "cores", "labels", "metadata")
 
 
 class BudgetError(ValueError):

@@ -1,12 +1,14 @@
 """Weights of a module as 8-bit integers, and back.
 
-What belongs here: rounding weights to integers with one scale for each output channel, choosing scales and correcting
-biases on calibration inputs, and the bytes that a release stores. What must NOT come here: any particular model, the
+What belongs here: which weights become integers, one scale for each output channel, and the bytes that a release
+stores. What must NOT come here: choosing integers on calibration inputs (`weight_rounding`), any particular model, the
 entropy coding of the bytes (`release`), quantised arithmetic: weights are made float32 again before they are used.
 
-Whatever a state dict holds with two or more dimensions (the weights of convolutions and linear layers) becomes int8
-with a float16 scale for each entry of its first dimension; all the rest (biases, norms) becomes float16. The shapes
-alone say which is which, so the bytes need no header:
+There are two schemes. "channels" makes int8 whatever a state dict holds with two or more dimensions: the weights of
+convolutions and linear layers. "linear" makes int8 the weights of linear layers alone: the paper's two stages for 3D
+autoencoders, int8 for what is fully connected, then float16 for all the rest. In both, an int8 weight has a float16
+scale for each entry of its first dimension, and what is not int8 (biases, norms) is float16. The shapes, and the names
+of the int8 weights, say which is which, so the bytes need no header:
 
     every int8 weight in the state dict's order, then every scale, then all the rest; little-endian
 
@@ -14,10 +16,10 @@ With scale s_o of output channel o and b bits, a weight w becomes q = clip(round
 and is read back as s_o q.
 """
 
-import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,8 +27,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 _HALF = np.dtype("<f2")
-# Shares of a channel's largest weight that `calibrate` tries as the largest weight it keeps.
-_CLIPPING = tuple(1 - 0.025 * step for step in range(13))
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class QuantizedWeights:
     """A state dict in integers and float16, in the order of the module it came from.
 
     Attributes:
-        weights: what has two or more dimensions, by name.
-        rest: float16 arrays of all the rest, by name.
+        weights: what became integers, by name.
+        rest: float16 arrays of all the rest, of any dimension, by name.
         names: all names in the state dict's order.
     """
 
@@ -89,44 +89,74 @@ class QuantizedWeights:
         return b"".join(array.tobytes() for array in arrays)
 
     @classmethod
-    def from_bytes(cls, data: bytes, template: Mapping[str, tuple[int, ...]]) -> "QuantizedWeights":
+    def from_bytes(
+        cls, data: bytes, template: Mapping[str, tuple[int, ...]], integer: Collection[str] | None = None
+    ) -> "QuantizedWeights":
         """Reads what `to_bytes` wrote.
 
         Args:
             data: the bytes.
             template: shape of every entry of the module's state dict, in its order.
+            integer: names of the entries that are stored as int8, e.g. `linear_weight_names` of the module; None: all
+                that have two or more dimensions.
         """
         shapes = {name: tuple(int(size) for size in shape) for name, shape in template.items()}
-        integer = {name: shape for name, shape in shapes.items() if len(shape) >= 2}
-        others = {name: shape for name, shape in shapes.items() if len(shape) < 2}
-        num_codes = sum(map(math.prod, integer.values()))
-        num_scales = sum(shape[0] for shape in integer.values())
+        if integer is None:
+            integer = [name for name, shape in shapes.items() if len(shape) >= 2]
+        if unfit := sorted(name for name in integer if len(shapes.get(name, ())) < 2):
+            raise ValueError(
+                f"{', '.join(unfit)[:300]}: not among the {len(shapes)} tensors, or of fewer than two dimensions; only "
+                "weights of two or more are stored as integers"
+            )
+        wide = {name: shape for name, shape in shapes.items() if name in integer}
+        others = {name: shape for name, shape in shapes.items() if name not in integer}
+        num_codes = sum(map(math.prod, wide.values()))
+        num_scales = sum(shape[0] for shape in wide.values())
         expected = num_codes + _HALF.itemsize * (num_scales + sum(map(math.prod, others.values())))
         if len(data) != expected:
             raise ValueError(
                 f"{len(data)} bytes of weights, but {len(shapes)} tensors of the given shapes take {expected}: the "
                 "bytes are cut short or belong to another model"
             )
-        codes = _split(np.frombuffer(data, np.int8, count=num_codes), integer.values())
-        scale_shapes = [shape[:1] for shape in integer.values()]
+        codes = _split(np.frombuffer(data, np.int8, count=num_codes), wide.values())
+        scale_shapes = [shape[:1] for shape in wide.values()]
         halves = _split(np.frombuffer(data, _HALF, offset=num_codes), [*scale_shapes, *others.values()])
         weights = map(IntegerWeight, codes, halves)
         return cls(
-            dict(zip(integer, weights, strict=True)),
-            dict(zip(others, halves[len(integer) :], strict=True)),
+            dict(zip(wide, weights, strict=True)),
+            dict(zip(others, halves[len(wide) :], strict=True)),
             tuple(shapes),
         )
 
 
-def quantize_weights(module: nn.Module, *, bits: int = 8) -> QuantizedWeights:
+def quantize_weights(
+    module: nn.Module, *, bits: int = 8, scheme: Literal["channels", "linear"] = "channels"
+) -> QuantizedWeights:
     """Rounds every weight to the nearest of its integers; no weight is clipped.
 
     Args:
-        module: any module whose state dict is floating point, finite, and within float16 where it has one dimension.
+        module: any module whose state dict is floating point, finite, and within float16 where it does not become
+            integers.
         bits: 2 to 8. Every integer takes one byte whatever `bits` is; fewer bits leave fewer different bytes, which
             an entropy coder turns into a smaller file.
+        scheme: which weights become integers: "channels", all of two or more dimensions; "linear", those of linear
+            layers.
     """
-    return _quantize(_arrays(module), bits=bits, clipping=(1.0,))
+    arrays = state_arrays(module)
+    if scheme == "linear":
+        integer = set(linear_weight_names(module))
+    elif scheme == "channels":
+        integer = {name for name, array in arrays.items() if array.ndim >= 2}
+    else:
+        raise ValueError(f'{scheme = }: "channels" or "linear" expected')
+    largest_code(bits)
+    weights = {}
+    for name in arrays:
+        if name in integer:
+            scales = fit_scales(name, arrays[name], bits=bits)
+            weights[name] = round_weight(arrays[name], scales, bits=bits)
+    rest = {name: _to_half(name, array) for name, array in arrays.items() if name not in integer}
+    return QuantizedWeights(weights, rest, tuple(arrays))
 
 
 def dequantize(quantized: QuantizedWeights) -> dict[str, Tensor]:
@@ -139,53 +169,22 @@ def dequantize(quantized: QuantizedWeights) -> dict[str, Tensor]:
     }
 
 
-def calibrate(
-    module_fp: nn.Module,
-    *,
-    latents: Tensor,
-    forward: Callable[[nn.Module, Tensor], Tensor],
-    bits: int = 8,
-) -> QuantizedWeights:
-    """Quantises a module for the inputs that it will get.
-
-    Two improvements over `quantize_weights` are tried, each alone and together: for every channel the clipping with
-    the least squared error of its weights; and, from the first layer to the last, a correction of each bias that gives
-    the layer's output the mean it has with the module's own weights. The one whose output is nearest to the module's
-    own, in squared error over `latents`, is returned; plain rounding is among them, so the result is never worse.
-
-    Args:
-        module_fp: the module with its own weights; it is not changed.
-        latents: a batch of inputs.
-        forward: how to run a module on the batch, e.g. `lambda module, batch: module(batch)`.
-        bits: as in `quantize_weights`.
-    """
-    arrays = _arrays(module_fp)
-    rounded = copy.deepcopy(module_fp).eval()
-    with torch.no_grad():
-        means = _output_means(rounded, lambda: forward(rounded, latents))
-        target = forward(rounded, latents).float()
-        if not target.isfinite().all():
-            raise ValueError(
-                "the module's output on the calibration batch holds NaN or infinity; check weights and batch"
-            )
-        candidates = []
-        for clipping in ((1.0,), _CLIPPING):
-            quantized = _quantize(arrays, bits=bits, clipping=clipping)
-            rounded.load_state_dict(dequantize(quantized))
-            candidates.append(quantized)
-            biases = _correct_biases(rounded, means, lambda: forward(rounded, latents))
-            corrected = {name: bias for name, bias in biases.items() if name in quantized.rest}
-            candidates.append(replace(quantized, rest={**quantized.rest, **corrected}))
-        errors = []
-        for candidate in candidates:
-            rounded.load_state_dict(dequantize(candidate))
-            error = (forward(rounded, latents).float() - target).double().square().mean().item()
-            errors.append(error if math.isfinite(error) else math.inf)
-    return candidates[int(np.argmin(errors))]
+def quantized_share(quantized: QuantizedWeights) -> float:
+    """The share, 0 to 1, of all values in a state dict that became integers; 0 if it holds no value."""
+    num_codes = sum(weight.codes.size for weight in quantized.weights.values())
+    num_values = num_codes + sum(array.size for array in quantized.rest.values())
+    return num_codes / max(1, num_values)
 
 
-def _arrays(module: nn.Module) -> dict[str, NDArray[np.float32]]:
-    """The state dict as float32 arrays, checked."""
+def linear_weight_names(module: nn.Module) -> tuple[str, ...]:
+    """Names, in the state dict's order, of the weights of all `nn.Linear` layers: what scheme "linear" makes int8."""
+    layers = module.named_modules(remove_duplicate=False)
+    names = {f"{name}.weight".removeprefix(".") for name, layer in layers if isinstance(layer, nn.Linear)}
+    return tuple(name for name in module.state_dict() if name in names)
+
+
+def state_arrays(module: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """The state dict as float32 arrays on the CPU; ValueError where it is no floating point or not finite."""
     arrays = {}
     for name, tensor in module.state_dict().items():
         if not tensor.is_floating_point():
@@ -193,110 +192,50 @@ def _arrays(module: nn.Module) -> dict[str, NDArray[np.float32]]:
         array = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds NaN or infinity; fetch or train the weights again")
-        if array.ndim < 2 and array.size and np.abs(array).max() > np.finfo(np.float16).max:
-            raise ValueError(f"{name} reaches {np.abs(array).max()}, float16 holds up to {np.finfo(np.float16).max}")
         arrays[name] = array
     return arrays
 
 
-def _quantize(arrays: Mapping[str, NDArray[np.float32]], *, bits: int, clipping: tuple[float, ...]) -> QuantizedWeights:
+def largest_code(bits: int) -> int:
+    """The largest integer of `bits` bits, 2^(bits - 1) - 1; the smallest is its negative. 2 to 8 bits can be stored."""
     if not 2 <= bits <= 8:
         raise ValueError(f"{bits = }: 2 to 8 can be stored")
-    weights = {name: _round(name, array, bits, clipping) for name, array in arrays.items() if array.ndim >= 2}
-    rest = {name: array.astype(_HALF) for name, array in arrays.items() if array.ndim < 2}
-    return QuantizedWeights(weights, rest, tuple(arrays))
+    return 2 ** (bits - 1) - 1
 
 
-def _round(name: str, weight: NDArray[np.float32], bits: int, clipping: tuple[float, ...]) -> IntegerWeight:
-    """Codes and scales of one weight: for each output channel the clipping with the least squared error."""
-    limit = 2 ** (bits - 1) - 1
-    rows = weight.reshape(len(weight), -1).astype(np.float64)
-    largest = np.abs(rows).max(axis=1, initial=0.0)
+def fit_scales(name: str, weight: NDArray[np.float32], *, bits: int, share: float = 1.0) -> NDArray[np.float16]:
+    """The scales, float16 [O], with which the largest integer stands for a channel's largest weight.
+
+    Args:
+        name: what to call the weight in an error.
+        weight: float32 [O, ...].
+        bits: as in `quantize_weights`.
+        share: how much of its largest weight a channel keeps; what is beyond gets clipped.
+    """
+    largest = np.abs(weight.reshape(len(weight), -1)).astype(np.float64).max(axis=1, initial=0.0)
+    limit = largest_code(bits)
     if (largest / limit > np.finfo(np.float16).max).any():
         raise ValueError(f"{name} reaches {largest.max()}: its scale does not fit float16")
-    best_error = np.full(len(rows), np.inf)
-    codes = np.zeros(rows.shape, np.int8)
-    scales = np.zeros(len(rows), _HALF)
-    for share in clipping:
-        scale = _half_not_below(largest * share / limit)
-        steps = rows / np.where(scale > 0, scale, 1)[:, None]
-        code = np.clip(np.rint(steps), -limit, limit)
-        error = ((code * scale[:, None] - rows) ** 2).sum(axis=1)
-        better = error < best_error
-        codes[better], scales[better], best_error[better] = code[better], scale[better], error[better]
-    return IntegerWeight(codes.reshape(weight.shape), scales)
+    return _half_not_below(largest * share / limit)
+
+
+def round_weight(weight: NDArray[np.float32], scales: NDArray[np.float16], *, bits: int) -> IntegerWeight:
+    """A weight, float [O, ...], in the nearest integers for given scales, float16 [O]."""
+    limit = largest_code(bits)
+    steps = weight.astype(np.float64) / _along_first(np.where(scales > 0, scales, 1).astype(np.float64), weight.ndim)
+    return IntegerWeight(np.clip(np.rint(steps), -limit, limit).astype(np.int8), scales)
+
+
+def _to_half(name: str, array: NDArray[np.float32]) -> NDArray[np.float16]:
+    if array.size and np.abs(array).max() > np.finfo(np.float16).max:
+        raise ValueError(f"{name} reaches {np.abs(array).max()}, float16 holds up to {np.finfo(np.float16).max}")
+    return array.astype(_HALF)
 
 
 def _half_not_below(values: NDArray[np.float64]) -> NDArray[np.float16]:
     """The least float16 that is not below each value, so that rounding a scale never clips a weight."""
     halves = values.astype(_HALF)
     return np.where(halves < values, np.nextafter(halves, _HALF.type(np.inf)), halves).astype(_HALF)
-
-
-def _output_means(module: nn.Module, run: Callable[[], Tensor]) -> dict[str, Tensor]:
-    """Mean output of every layer with a bias, for each output channel, while `run` runs the module."""
-    means: dict[str, Tensor] = {}
-
-    def note(name: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, _inputs: object, output: Tensor) -> None:
-            means.setdefault(name, _channel_means(layer, output))
-
-        return hook
-
-    _run_with_hooks(((layer, note(name)) for name, layer in _layers_with_bias(module)), run)
-    return means
-
-
-def _correct_biases(
-    module: nn.Module, means: Mapping[str, Tensor], run: Callable[[], Tensor]
-) -> dict[str, NDArray[np.float16]]:
-    """Biases, by name, with which every layer's mean output is that of `means`.
-
-    One run suffices: a layer's hook corrects its output at once, so the layers after it see what they will see.
-    """
-    biases: dict[str, NDArray[np.float16]] = {}
-
-    def correct(name: str) -> Callable[..., Tensor]:
-        def hook(layer: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-            before = layer.get_parameter("bias")
-            if f"{name}.bias" not in biases:
-                moved = before.float() + means[name] - _channel_means(layer, output)
-                biases[f"{name}.bias"] = moved.clamp(-65504, 65504).cpu().numpy().astype(_HALF)
-            after = torch.from_numpy(biases[f"{name}.bias"].astype(np.float32)).to(output.device)
-            shape = [1] * output.ndim
-            shape[_channel_axis(layer)] = -1
-            return output + (after - before).to(output.dtype).reshape(shape)
-
-        return hook
-
-    layers = ((layer, correct(name)) for name, layer in _layers_with_bias(module) if name in means)
-    _run_with_hooks(layers, run)
-    return biases
-
-
-def _layers_with_bias(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-    return [
-        (name, layer) for name, layer in module.named_modules() if isinstance(layer, kinds) and layer.bias is not None
-    ]
-
-
-def _run_with_hooks(hooks: Iterable[tuple[nn.Module, Callable]], run: Callable[[], Tensor]) -> None:
-    handles = [layer.register_forward_hook(hook) for layer, hook in hooks]
-    try:
-        run()
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _channel_axis(layer: nn.Module) -> int:
-    return -1 if isinstance(layer, nn.Linear) else 1
-
-
-def _channel_means(layer: nn.Module, output: Tensor) -> Tensor:
-    axis = _channel_axis(layer) % output.ndim
-    return output.float().mean(dim=[i for i in range(output.ndim) if i != axis])
 
 
 def _along_first(values: NDArray, ndim: int) -> NDArray:

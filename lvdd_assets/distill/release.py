@@ -1,7 +1,8 @@
 """The release: one file with all that a stranger needs to train, its packing to a budget, its loader, its Dataset.
 
 A release is a zip that plain `zarr` opens: arrays `cores` (the coded classes, end to end), `decoder` (quantised
-weights), `labels`, and attributes with class names, shapes and provenance. It is data, never code: a closed list of
+weights), `labels`, for the recipe `paper` also `encoder` (counted as the paper counted it, and never read), and
+attributes with class names, shapes and provenance. It is data, never code: a closed list of
 codecs, sizes checked against each other before anything is allocated. How the parts were made belongs to the modules
 below; what they are worth to `evaluation`.
 
@@ -14,7 +15,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,20 @@ from lvdd_assets.distill import coding, tucker
 from lvdd_assets.distill.budget import Ledger, LedgerLine
 from lvdd_assets.distill.catalog import ClipShape
 from lvdd_assets.distill.coding import CodedClass
+from lvdd_assets.distill.decoder_specs import DecoderSpec
+from lvdd_assets.distill.latent_decoders import LatentDecoder, build_decoder
 from lvdd_assets.distill.quantization import QuantizedWeights, dequantize
-from lvdd_assets.distill.vae import DecoderSpec, LatentDecoder, build_decoder
 
 FORMAT = "lvdd-release"
-VERSION = 1
+VERSION = 2
+_READABLE = (1, 2)  # version 2 added 3D decoders, weights that are float16 but for linear layers, and the encoder
 SUFFIX = ".zarr.zip"
 
 _ARRAYS = {"cores": "uint8", "decoder": "uint8", "labels": "uint16"}
 _CODECS = frozenset({"bytes", "zstd"})
-_ENTRIES = frozenset({"zarr.json"} | {f"{name}/{leaf}" for name in _ARRAYS for leaf in ("zarr.json", "c/0")})
+_LEAVES = ("zarr.json", "c/0")
+_ENTRIES = frozenset({"zarr.json"} | {f"{name}/{leaf}" for name in _ARRAYS for leaf in _LEAVES})
+_ENCODER_ENTRIES = frozenset(f"encoder/{leaf}" for leaf in _LEAVES)
 _MAX_JSON_BYTES = 64 * 2**20
 _MAX_DECODER_BYTES = 4 * 2**30
 # Labels compress well, weights hardly; a chunk that claims to grow more than this is a bomb.
@@ -64,6 +69,7 @@ class ReleaseParts:
         decoder_spec: how to build the decoder.
         decoder_weights: its quantised weights.
         provenance: plain JSON values that say what it was made from, how and with what.
+        encoder: the encoder's quantised weights, which training does not need; empty to leave them out.
     """
 
     dataset: str
@@ -72,6 +78,7 @@ class ReleaseParts:
     decoder_spec: DecoderSpec
     decoder_weights: QuantizedWeights
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    encoder: bytes = b""
 
     def __post_init__(self) -> None:
         first = next(iter(self.classes.values()), None)
@@ -101,6 +108,8 @@ def pack(parts: ReleaseParts) -> bytes:
         "classes": [[name, item.num_clips, len(item.data)] for name, item in parts.classes.items()],
         "coding": [first.codec, list(first.mode_sizes), list(first.ranks), first.step],
         "decoder": json.loads(parts.decoder_spec.to_json()),
+        # The names of weights that are integers where not all are that could be.
+        "integers": _integers(parts.decoder_weights),
         "provenance": dict(parts.provenance),
     }
     labels = np.repeat(np.arange(len(coded), dtype=np.uint16), [item.num_clips for item in coded])
@@ -109,6 +118,8 @@ def pack(parts: ReleaseParts) -> bytes:
         "decoder": (np.frombuffer(parts.decoder_weights.to_bytes(), dtype=np.uint8), [ZstdCodec(level=22)]),
         "labels": (labels, [ZstdCodec(level=22)]),
     }
+    if parts.encoder:
+        arrays["encoder"] = (np.frombuffer(parts.encoder, dtype=np.uint8), [ZstdCodec(level=22)])
     entries: dict[str, Any] = {}
     with zarr.config.set({"json_indent": None}):
         group = zarr.create_group(store=MemoryStore(store_dict=entries), attributes=attributes)
@@ -118,6 +129,12 @@ def pack(parts: ReleaseParts) -> bytes:
                 name, data=data, chunks=data.shape, compressors=compressors, config={"write_empty_chunks": True}
             )
     return _zip({name: buffer.to_bytes() for name, buffer in entries.items()})
+
+
+def _integers(weights: QuantizedWeights) -> list[str] | None:
+    if all(array.ndim < 2 for array in weights.rest.values()):
+        return None
+    return [name for name in weights.names if name in weights.weights]
 
 
 def _zip(entries: Mapping[str, bytes]) -> bytes:
@@ -142,6 +159,8 @@ def read_ledger(path: Path) -> Ledger:
         attributes = _attributes(archive)
         sizes = {info.filename: info.compress_size for info in archive.infolist()}
     lines = [LedgerLine("decoder", "", sizes["decoder/c/0"])]
+    if "encoder/c/0" in sizes:
+        lines.append(LedgerLine("encoder", "", sizes["encoder/c/0"]))
     lines += [LedgerLine("cores", name, num_bytes) for name, _, num_bytes in attributes["classes"]]
     lines.append(LedgerLine("labels", "", sizes["labels/c/0"]))
     rest = path.stat().st_size - sum(line.num_bytes for line in lines)
@@ -160,6 +179,7 @@ class Release:
         labels: int64 [N].
         provenance: what it was made from, how and with what.
         coded: coded clips by class.
+        trusted_classes: autoencoder classes by import path whose code may be run to decode.
     """
 
     path: Path
@@ -171,6 +191,8 @@ class Release:
     coded: tuple[CodedClass, ...]
     decoder_spec: DecoderSpec
     decoder_data: bytes = field(repr=False)
+    integers: tuple[str, ...] | None = None
+    trusted_classes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -199,14 +221,14 @@ class Release:
 
     def build_decoder(self) -> LatentDecoder:
         """The decoder with its quantised weights loaded, in float32."""
-        decoder = build_decoder(self.decoder_spec)
+        decoder = build_decoder(self.decoder_spec, self.trusted_classes)
         template = {name: tuple(value.shape) for name, value in decoder.state_dict().items()}
-        weights = QuantizedWeights.from_bytes(self.decoder_data, template)
+        weights = QuantizedWeights.from_bytes(self.decoder_data, template, self.integers)
         decoder.load_state_dict(dequantize(weights))
         return decoder
 
     def latents(self, label: int) -> np.ndarray:
-        """The latents of one class: float32 [N, T, C, h, w]."""
+        """The latents of one class: float32 [N, T', C, h, w]."""
         core, factors = coding.decode(self.coded[label])
         return tucker.reconstruct(tucker.TuckerTensor(core, factors))
 
@@ -235,12 +257,18 @@ class ReleaseDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         if label not in self._clips:
             if self._decoder is None:
                 self._decoder = self._release.build_decoder()
-            self._clips[label] = torch.from_numpy(self._decoder.decode(self._release.latents(label)))
+            latents, num_frames = self._release.latents(label), self._release.shape.frames
+            self._clips[label] = torch.from_numpy(self._decoder.decode(latents, num_frames=num_frames))
         return self._clips[label]
 
 
-def load_release(path: str | Path) -> Release:
+def load_release(path: str | Path, *, trusted_classes: Sequence[str] = ()) -> Release:
     """Opens a release file; clips are decoded when they are asked for.
+
+    Args:
+        path: the file.
+        trusted_classes: autoencoder classes by import path, `package.module:Class`, that the file may have run to
+            decode; needed only for releases made with an autoencoder that is no part of diffusers.
 
     Raises:
         ReleaseError: it is no release, of a newer format, cut or damaged.
@@ -253,7 +281,7 @@ def load_release(path: str | Path) -> Release:
         with _open_zip(path) as archive:
             attributes = _attributes(archive)
             arrays = {name: _read_array(archive, name) for name in _ARRAYS}
-        return _build(path, attributes, arrays)
+        return replace(_build(path, attributes, arrays), trusted_classes=tuple(trusted_classes))
     except ReleaseError:
         raise
     except (*_DAMAGE, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
@@ -266,9 +294,10 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     except zipfile.BadZipFile as error:
         raise ReleaseError(f"{path} is no release: {error}") from error
     names = [info.filename for info in archive.infolist()]
-    if set(names) != _ENTRIES or len(names) != len(_ENTRIES):
+    expected = _ENTRIES | _ENCODER_ENTRIES if _ENCODER_ENTRIES & set(names) else _ENTRIES
+    if set(names) != expected or len(names) != len(expected):
         archive.close()
-        strange = sorted(set(names) ^ _ENTRIES)[:3]
+        strange = sorted(set(names) ^ expected)[:3]
         raise ReleaseError(f"{path} is no release: entries {strange} are missing, unknown or double")
     return archive
 
@@ -286,9 +315,10 @@ def _attributes(archive: zipfile.ZipFile) -> dict[str, Any]:
     attributes = _read_json(archive, "zarr.json").get("attributes", {})
     if attributes.get("format") != FORMAT:
         raise ReleaseError(f"format {attributes.get('format')!r}, expected {FORMAT!r}: this is no release")
-    if attributes.get("version") != VERSION:
+    if attributes.get("version") not in _READABLE:
         raise ReleaseError(
-            f"release format version {attributes.get('version')!r}, this package reads {VERSION}: upgrade lvdd-assets"
+            f"release format version {attributes.get('version')!r}, this package reads {_READABLE[0]} to {VERSION}: "
+            "upgrade lvdd-assets"
         )
     return attributes
 
@@ -349,12 +379,13 @@ def _build(path: Path, attributes: Mapping[str, Any], arrays: Mapping[str, np.nd
         coded=coded,
         decoder_spec=spec,
         decoder_data=arrays["decoder"].tobytes(),
+        integers=None if attributes.get("integers") is None else tuple(map(str, attributes["integers"])),
     )
 
 
 def _check_shapes(shape: ClipShape, spec: DecoderSpec, mode_sizes: Sequence[int]) -> None:
     edge = shape.size // spec.upsampling
-    expected = [shape.frames, spec.latent_channels, edge, edge]
+    expected = [spec.frame_rule.latent_frames(shape.frames), spec.latent_channels, edge, edge]
     if list(mode_sizes) != expected:
         raise ReleaseError(f"latents of {list(mode_sizes)} do not decode to {shape}: the decoder needs {expected}")
 

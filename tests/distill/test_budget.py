@@ -44,7 +44,7 @@ def test_ledger_adds_up_and_tabulates() -> None:
     assert table["bytes"].sum() == 100
     assert table["share"].sum() == pytest.approx(1.0)
     with pytest.raises(ValueError, match="part must be one of"):
-        LedgerLine("encoder", "", 1)
+        LedgerLine("teacher", "", 1)
 
 
 @pytest.mark.parametrize(

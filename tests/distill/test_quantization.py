@@ -1,16 +1,19 @@
-"""`quantization`: what rounding promises, bytes there and back, and calibration that never makes things worse."""
+"""`quantization`: what rounding promises, and bytes there and back under both schemes."""
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lvdd_assets.distill.quantization import (
     IntegerWeight,
     QuantizedWeights,
-    calibrate,
     dequantize,
+    linear_weight_names,
     quantize_weights,
+    quantized_share,
 )
 
 
@@ -48,12 +51,12 @@ def latents() -> Tensor:
     return torch.randn(8, 4, 6, 6, generator=torch.Generator().manual_seed(1))
 
 
-def _run(module: nn.Module, batch: Tensor) -> Tensor:
-    return module(batch)
-
-
 def _template(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def _num_values(module: nn.Module) -> int:
+    return sum(tensor.numel() for tensor in module.state_dict().values())
 
 
 @torch.no_grad()
@@ -145,10 +148,11 @@ def test_bytes_with_a_nan_scale_are_refused(module: nn.Module) -> None:
         QuantizedWeights.from_bytes(bytes(data), _template(module))
 
 
-def test_a_module_without_wide_weights(latents: Tensor) -> None:
+def test_a_module_without_wide_weights() -> None:
     module = nn.GroupNorm(2, 4)
     quantized = quantize_weights(module)
     assert quantized.stored_bytes == 16
+    assert quantized_share(quantized) == 0
     assert QuantizedWeights.from_bytes(quantized.to_bytes(), _template(module)).to_bytes() == quantized.to_bytes()
 
 
@@ -173,11 +177,9 @@ def test_integers_in_the_state_are_refused() -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 9])
-def test_unfit_bits(module: nn.Module, latents: Tensor, bits: int) -> None:
+def test_unfit_bits(module: nn.Module, bits: int) -> None:
     with pytest.raises(ValueError, match=f"bits = {bits}: 2 to 8"):
         quantize_weights(module, bits=bits)
-    with pytest.raises(ValueError, match=f"bits = {bits}: 2 to 8"):
-        calibrate(module, latents=latents, forward=_run, bits=bits)
 
 
 def test_parts_must_fit_each_other() -> None:
@@ -202,64 +204,121 @@ def test_error_falls_with_every_bit(module: nn.Module, latents: Tensor) -> None:
     assert errors == sorted(errors, reverse=True)
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
-def test_calibration_is_never_worse_than_rounding(module: nn.Module, latents: Tensor, bits: int) -> None:
-    calibrated = calibrate(module, latents=latents, forward=_run, bits=bits)
-    rounded = quantize_weights(module, bits=bits)
-    assert _error(module, calibrated, latents) <= _error(module, rounded, latents)
-    assert calibrated.stored_bytes == rounded.stored_bytes
+def test_two_stages_keep_all_but_linear_weights_in_float16(module: nn.Module) -> None:
+    quantized = quantize_weights(module, scheme="linear")
+    state = module.state_dict()
+    assert list(quantized.weights) == ["linear.weight"] == list(linear_weight_names(module))
+    for name, array in quantized.rest.items():
+        np.testing.assert_array_equal(array, state[name].half().numpy())
+        assert array.shape == state[name].shape
+    weight = quantized.weights["linear.weight"]
+    error = np.abs(weight.values() - state["linear.weight"].numpy())
+    assert (error <= weight.scales.astype(np.float64)[:, None] / 2 * (1 + 1e-6)).all()
+    assert quantized.stored_bytes == len(quantized.to_bytes()) == 64 + 2 * 16 + 2 * (_num_values(module) - 64)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_calibration_helps_at_few_bits(latents: Tensor, seed: int) -> None:
-    torch.manual_seed(seed)
-    module = _Decoder()
-    calibrated = calibrate(module, latents=latents, forward=_run, bits=3)
-    other = torch.randn(64, 4, 6, 6, generator=torch.Generator().manual_seed(99))
-    assert _error(module, calibrated, other) < 0.9 * _error(module, quantize_weights(module, bits=3), other)
+def test_two_stages_lose_less_and_store_more(module: nn.Module, latents: Tensor) -> None:
+    channels, linear = quantize_weights(module), quantize_weights(module, scheme="linear")
+    assert _error(module, linear, latents) < 0.1 * _error(module, channels, latents)
+    assert linear.stored_bytes > 1.8 * channels.stored_bytes
 
 
-def test_bias_correction_restores_the_mean_of_the_output(latents: Tensor) -> None:
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 3, 1))
-    batch = latents + 2  # a mean far from zero, so that rounding shifts it
-    calibrated = calibrate(module, latents=batch, forward=_run, bits=3)
-    plain, corrected = (nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 3, 1)) for _ in range(2))
-    plain.load_state_dict(dequantize(quantize_weights(module, bits=3)))
-    corrected.load_state_dict(dequantize(calibrated))
+def test_two_stages_take_the_linear_layers_bits(module: nn.Module) -> None:
+    weight = quantize_weights(module, bits=3, scheme="linear").weights["linear.weight"]
+    assert np.abs(weight.codes.astype(int)).max() == 3
+
+
+def test_linear_weights_are_found_wherever_they_are() -> None:
+    class Special(nn.Linear):
+        pass
+
+    shared = nn.Linear(2, 2)
+    module = nn.Sequential(nn.Conv1d(2, 2, 1), nn.Sequential(Special(2, 2), nn.Embedding(3, 2)), shared, shared)
+    assert linear_weight_names(module) == ("1.0.weight", "2.weight", "3.weight")
+    assert linear_weight_names(nn.Linear(2, 2, bias=False)) == ("weight",)
+    assert linear_weight_names(nn.Conv2d(2, 2, 1)) == ()
+
+
+def test_share_of_values_that_became_integers(module: nn.Module) -> None:
+    num_wide = 4 * 16 + 16 * 16 * 9 * 2 + 16 * 3 * 9
+    assert quantized_share(quantize_weights(module)) == num_wide / _num_values(module)
+    assert quantized_share(quantize_weights(module, scheme="linear")) == 64 / _num_values(module)
+    assert quantized_share(quantize_weights(nn.Conv2d(2, 2, 3), scheme="linear")) == 0
+    assert quantized_share(quantize_weights(nn.Linear(2, 2, bias=False), scheme="linear")) == 1
+    assert quantized_share(QuantizedWeights({}, {}, ())) == 0
+
+
+def test_two_stages_there_and_back(module: nn.Module) -> None:
+    quantized = quantize_weights(module, scheme="linear")
+    data = quantized.to_bytes()
+    again = QuantizedWeights.from_bytes(data, _template(module), linear_weight_names(module))
+    assert again.to_bytes() == data
+    assert list(dequantize(again)) == list(module.state_dict())
+    for name, tensor in dequantize(quantized).items():
+        assert torch.equal(dequantize(again)[name], tensor)
+        assert tensor.dtype == torch.float32
+    with pytest.raises(ValueError, match="bytes of weights"):
+        QuantizedWeights.from_bytes(data, _template(module))
+
+
+@st.composite
+def _quantized(draw: st.DrawFn) -> tuple[QuantizedWeights, dict[str, tuple[int, ...]]]:
+    """Any state in integers and float16, some entries of two or more dimensions among the float16, and its template."""
+    shapes = draw(st.lists(st.lists(st.integers(1, 4), max_size=4).map(tuple), min_size=1, max_size=6))
+    template = {f"entry{i}": shape for i, shape in enumerate(shapes)}
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    weights, rest = {}, {}
+    for name, shape in template.items():
+        halves = generator.normal(scale=100, size=shape).astype("<f2")
+        if len(shape) >= 2 and draw(st.booleans()):
+            codes = generator.integers(-127, 128, size=shape).astype(np.int8)
+            weights[name] = IntegerWeight(codes, np.abs(halves).reshape(shape[0], -1)[:, 0])
+        else:
+            rest[name] = np.asarray(halves)
+    return QuantizedWeights(weights, rest, tuple(template)), template
+
+
+@given(case=_quantized())
+@settings(max_examples=100, deadline=None)
+def test_any_state_comes_back_exactly(case: tuple[QuantizedWeights, dict[str, tuple[int, ...]]]) -> None:
+    quantized, template = case
+    data = quantized.to_bytes()
+    assert len(data) == quantized.stored_bytes
+    again = QuantizedWeights.from_bytes(data, template, quantized.weights.keys())
+    assert again.to_bytes() == data
+    for name, weight in quantized.weights.items():
+        np.testing.assert_array_equal(again.weights[name].codes, weight.codes)
+        np.testing.assert_array_equal(again.weights[name].scales, weight.scales)
+    for name, array in quantized.rest.items():
+        np.testing.assert_array_equal(again.rest[name], array)
+    if all(len(shape) < 2 for name, shape in template.items() if name in quantized.rest):
+        assert QuantizedWeights.from_bytes(data, template).to_bytes() == data
+
+
+def test_the_bytes_are_those_of_earlier_releases() -> None:
+    layer = nn.Linear(3, 2)
+    layer.load_state_dict({"weight": torch.tensor([[127.0, -5, 0], [-254, 128, 2]]), "bias": torch.tensor([0.5, -2])})
+    data = bytes.fromhex("7ffb00 814001 003c 0040 0038 00c0")
+    assert quantize_weights(layer).to_bytes() == data
+    assert quantize_weights(layer, scheme="linear").to_bytes() == data
+    assert QuantizedWeights.from_bytes(data, _template(layer)).rest["bias"].tolist() == [0.5, -2]
+
+
+@pytest.mark.parametrize("name", ["nothing.weight", "norm.bias"])
+def test_names_that_cannot_be_integers_are_refused(module: nn.Module, name: str) -> None:
+    data = quantize_weights(module).to_bytes()
+    with pytest.raises(ValueError, match=rf"^{name}: not among the 9 tensors, or of fewer than two dimensions"):
+        QuantizedWeights.from_bytes(data, _template(module), ["linear.weight", name])
+
+
+def test_wide_weights_beyond_float16_are_refused_where_they_stay_float16(module: nn.Module) -> None:
     with torch.no_grad():
-        means = [net(batch).mean(dim=(0, 2, 3)) for net in (module, plain, corrected)]
-    assert (means[2] - means[0]).abs().max() < 2e-3  # biases are float16
-    assert (means[1] - means[0]).abs().max() > 1e-2
+        module.get_parameter("first.weight").view(-1)[0] = 70_000
+    assert quantize_weights(module).weights["first.weight"].scales[0] > 500
+    with pytest.raises(ValueError, match=r"first\.weight reaches 70000.*65504"):
+        quantize_weights(module, scheme="linear")
 
 
-def test_calibration_leaves_the_module_as_it_was(module: nn.Module, latents: Tensor) -> None:
-    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    first = calibrate(module, latents=latents, forward=_run)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
-    assert not any(layer._forward_hooks for layer in module.modules())
-    assert calibrate(module, latents=latents, forward=_run).to_bytes() == first.to_bytes()
-
-
-def test_calibration_on_nan_is_refused(module: nn.Module, latents: Tensor) -> None:
-    with pytest.raises(ValueError, match="calibration batch holds NaN"):
-        calibrate(module, latents=latents * float("nan"), forward=_run)
-
-
-def test_embedded_decoder_survives_eight_bits() -> None:
-    """The release's decoder: int8 against float32 on latents of demo clips, and its size in a release of 100 kB."""
-    from numcodecs import Zstd
-
-    from lvdd_assets.distill.demo import MOTIONS, render_clip
-    from lvdd_assets.distill.vae import build_decoder, load_autoencoder
-
-    autoencoder = load_autoencoder("embedded-2d")
-    clips = np.stack([render_clip(motion, seed=6_000_000)[::6] for motion in MOTIONS]).transpose(0, 1, 4, 2, 3)
-    latents = autoencoder.encode(clips)
-    decoder = autoencoder.decoder()
-    quantized = calibrate(decoder, latents=torch.from_numpy(latents).flatten(0, 1), forward=_run)
-    rounded = build_decoder(autoencoder.decoder_spec)
-    rounded.load_state_dict(dequantize(quantized))
-    error = np.mean((rounded.decode(latents).astype(float) - decoder.decode(latents)) ** 2)
-    assert 10 * np.log10(255**2 / error) > 48  # measured 54 dB; a damaged layer gives below 40
-    assert len(Zstd(22).encode(quantized.to_bytes())) < 65_000
+def test_an_unknown_scheme_is_refused(module: nn.Module) -> None:
+    with pytest.raises(ValueError, match='scheme = \'rows\': "channels" or "linear"'):
+        quantize_weights(module, scheme="rows")  # type: ignore[arg-type]
