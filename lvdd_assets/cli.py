@@ -18,6 +18,11 @@ from lvdd_assets.resources import workspace_from_environment
 
 if TYPE_CHECKING:
     import dagster as dg
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lvdd_assets.distill.catalog import DatasetSpec
+    from lvdd_assets.incremental import Pipeline
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -112,14 +117,18 @@ def datasets(as_json: bool) -> None:
 def fetch(dataset: str, folder: Path | None, yes: bool) -> None:
     """Download DATASET from its publisher, or say how: its terms, the files, the steps that remain.
 
-    DATASET is ucf101, miniucf, hmdb51, kinetics400 or ssv2. What was interrupted goes on where it stopped; what is
-    there is verified and not fetched again.
+    DATASET is ucf101, miniucf, hmdb51, kinetics400 or ssv2; or an autoencoder on the hub, organisation/name. What was
+    interrupted goes on where it stopped; what is there is verified and not fetched again.
     """
     from lvdd_assets.distill.download import download
     from lvdd_assets.distill.sources import SOURCES
 
+    if "/" in dataset:
+        _fetch_autoencoder(dataset)
+        return
     if dataset not in SOURCES:
-        raise click.BadParameter(f"{dataset!r} is none of {', '.join(SOURCES)}", param_hint="DATASET")
+        known = f"{', '.join(SOURCES)}, and no hub id (organisation/name)"
+        raise click.BadParameter(f"{dataset!r} is none of {known}", param_hint="DATASET")
     source = SOURCES[dataset]
     folder = folder or Path("data") / dataset
     click.echo(f"{source.title}\n{source.homepage}\n\n{source.terms}\n")
@@ -139,6 +148,89 @@ def fetch(dataset: str, folder: Path | None, yes: bool) -> None:
         click.echo(f"  {number}. {step.format(folder=folder)}")
     click.echo("\nThen add to data/datasets.yaml, below `datasets:`\n")
     click.echo(source.registry_entry(os.path.relpath(folder, "data")))
+
+
+def _fetch_autoencoder(name: str) -> None:
+    from lvdd_assets.distill.vae_folders import download, find_autoencoder
+
+    with _sentences():
+        folder = download(name)
+        found = find_autoencoder(str(folder))
+        click.echo(f"{folder}  {found.class_name}; its terms: https://huggingface.co/{name.partition('@')[0]}")
+        click.echo(f"\nTo use it, give a dataset in the registry:\n\n    vae: {name}")
+
+
+@main.command("train-vae")
+@click.argument("dataset", default="default")
+@click.option("--from", "name", default="embedded-2d", show_default=True, help="Autoencoder to start from.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long to train; 5 by default.")
+@click.option("--steps", type=click.IntRange(min=1), help="Number of updates instead; the same number repeats exactly.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=5e-4, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the weights; default autoencoders/DATASET in the data root.",
+)
+def train_vae(
+    dataset: str,
+    name: str,
+    minutes: float | None,
+    steps: int | None,
+    learning_rate: float,
+    seed: int,
+    out: Path | None,
+) -> None:
+    """Adapt an autoencoder to DATASET's own train clips, and say what it brought and how to use it.
+
+    Test clips are never seen. Every eighth train clip is kept apart to measure on. raw_clips is made first where it is
+    missing or stale.
+    """
+    if minutes is not None and steps is not None:
+        raise click.UsageError("--minutes and --steps exclude each other: give one")
+    with _sentences():
+        from lvdd_assets.definitions import build_pipeline
+        from lvdd_assets.distill.adaptation import adapt
+        from lvdd_assets.distill.devices import find_device
+        from lvdd_assets.distill.vae_training import Schedule
+
+        workspace = workspace_from_environment()
+        spec = workspace.catalog().dataset(dataset)
+        clips = _train_clips(build_pipeline(workspace), spec)
+        out = out or workspace.data_root / "autoencoders" / spec.name
+        schedule = Schedule(steps, None if steps else minutes or 5.0, learning_rate)
+        with tqdm(total=100, unit="%", desc="train", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+            def progress(_step: int, done: float) -> None:
+                bar.update(int(100 * done) - bar.n)
+
+            device = find_device(workspace.device)
+            result = adapt(name, clips, out, schedule, base=spec.base, seed=seed, device=device, progress=progress)
+    click.echo(
+        f"{_short(out)}  {result.num_steps} updates on {result.num_train} train clips of {spec.name}\n"
+        f"PSNR on {result.num_held_out} train clips kept apart: {result.psnr_before:.2f} dB with {name}, "
+        f"{result.psnr_after:.2f} dB adapted\n\n"
+        f"To use it, give {spec.name} in {_short(workspace.registry)}:\n\n"
+        f"    vae: {os.path.relpath(out, spec.base)}"
+    )
+
+
+def _train_clips(pipeline: "Pipeline", spec: "DatasetSpec") -> "NDArray[np.uint8]":
+    """All train clips of a dataset, uint8 [N, T, C, H, W], class by class; made first where they are not fresh."""
+    import numpy as np
+
+    from lvdd_assets.distill.listing import class_names
+    from lvdd_assets.distill.stores import ZarrStore
+    from lvdd_assets.incremental import StepError
+    from lvdd_assets.partitions import class_key
+
+    keys = [class_key(spec.name, name) for name in class_names(spec)]
+    try:
+        pipeline.bring_up_to_date("raw_clips", keys, {})
+    except StepError as error:
+        raise ValueError(str(error)) from error
+    store = ZarrStore(pipeline.workspace.data_root, "raw_clips")
+    return np.concatenate([store.open(key).read("train") for key in keys])
 
 
 def _dataset_table(rows: list[dict[str, Any]], default: str) -> str:

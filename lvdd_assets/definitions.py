@@ -4,7 +4,7 @@ import dagster as dg
 
 from lvdd_assets import automation
 from lvdd_assets.assets import dpp_subsets, eval_report, hosvd_cores, latents, quantized_vae, raw_clips, release
-from lvdd_assets.checks import integrity, storage_budget
+from lvdd_assets.checks import decoder_fidelity, integrity, storage_budget
 from lvdd_assets.incremental import Pipeline
 from lvdd_assets.resources import Workspace, workspace_from_environment
 
@@ -24,6 +24,7 @@ def build_definitions() -> dg.Definitions:
         asset_checks=[
             integrity.videos_are_usable,
             storage_budget.classes_fit_their_share,
+            decoder_fidelity.decoder_keeps_its_quality,
             storage_budget.release_fits_its_budget,
         ],
         jobs=list(automation.JOBS),

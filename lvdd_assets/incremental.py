@@ -64,6 +64,8 @@ class Step:
             root to what each class is made from.
         modules: names of the modules whose source is the algorithm; the code version is derived from them.
         files: whether it keeps plain files instead of zarr arrays.
+        on_device: whether it computes on the workspace's device. On a GPU its classes then run one after the other in
+            this process: they would share it, and each would hold the weights.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Step:
     upstream: tuple[str, ...] = ()
     outside: Callable[[DatasetSpec, Sequence[str], Path], Mapping[str, Outside]] | None = None
     files: bool = False
+    on_device: bool = False
 
     @functools.cached_property
     def code_version(self) -> str:
@@ -100,6 +103,7 @@ class Task:
         inputs: hashes and fingerprints of all that it is made from, by name.
         payload: what the step's `outside` sent along.
         num_processes: processes that this task may use for itself.
+        device: where tensors are computed, as `devices.find_device` takes it.
     """
 
     step: str
@@ -113,6 +117,7 @@ class Task:
     data_root: Path
     payload: Any = None
     num_processes: int = 1
+    device: str = "auto"
 
     @property
     def key(self) -> str:
@@ -288,6 +293,7 @@ class Pipeline:
             fingerprint=fingerprint,
             data_root=data_root,
             payload=outside.payload,
+            device=self.workspace.device,
         )
 
     def _compute(self, step: Step, tasks: list[Task]) -> dict[str, float]:
@@ -310,7 +316,8 @@ class Pipeline:
 
     def _results(self, step: Step, tasks: list[Task]) -> Iterator[tuple[Task, float | str]]:
         workers = min(self.workspace.num_workers, len(tasks))
-        if step.by == "dataset" or (workers <= 1 and not self.workspace.scheduler) or len(tasks) <= 1:
+        alone = len(tasks) <= 1 or step.by == "dataset" or (workers <= 1 and not self.workspace.scheduler)
+        if alone or (step.on_device and _is_accelerated(self.workspace.device)):
             for task in tasks:
                 yield task, _run_task(step.compute, task, one_thread=step.by == "class")
             return
@@ -333,6 +340,12 @@ class Pipeline:
 
 def _keys(spec: DatasetSpec, classes: Iterable[str]) -> list[str]:
     return [class_key(spec.name, name) if name else spec.name for name in classes]
+
+
+def _is_accelerated(device: str) -> bool:
+    from lvdd_assets.distill.devices import find_device
+
+    return find_device(device) != "cpu"
 
 
 def _some(keys: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ class Workspace:
         registry: the file that names the datasets (`LVDD_DATASETS`, default `data/datasets.yaml`).
         data_root: folder of all stores (`LVDD_DATA_ROOT`, default `data`).
         num_workers: processes for the fan-out over classes (`LVDD_WORKERS`, default the number of cores).
+        device: where tensors are computed (`LVDD_DEVICE`): auto, cpu, cuda, cuda:1, mps. Default auto: a GPU if any.
         scheduler: address of a running Dask scheduler (`LVDD_DASK_SCHEDULER`); empty for a pool on this machine.
     """
 
@@ -26,6 +27,7 @@ class Workspace:
     data_root: Path
     num_workers: int = 1
     scheduler: str = ""
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.num_workers < 1:
@@ -46,4 +48,5 @@ def workspace_from_environment() -> Workspace:
         data_root=Path(os.environ.get("LVDD_DATA_ROOT") or "data").absolute(),
         num_workers=int(workers) if workers else len(os.sched_getaffinity(0)),
         scheduler=os.environ.get("LVDD_DASK_SCHEDULER", ""),
+        device=os.environ.get("LVDD_DEVICE") or "auto",
     )

@@ -181,3 +181,24 @@ def finished(finished_folder: Path, tmp_path: Path) -> MakeChain:
         return _make(tmp_path, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder with a small random autoencoder of each class. Never written to."""
+    from tests.distill.autoencoders import KINDS, small_model
+
+    root = tmp_path_factory.mktemp("autoencoders")
+    for kind in KINDS:
+        small_model(kind).save_pretrained(root / kind)
+    return {kind: root / kind for kind in KINDS}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A folder with a small AutoencoderTiny that a test may damage."""
+    from tests.distill.autoencoders import small_model
+
+    path = tmp_path / "tiny"
+    small_model("AutoencoderTiny").save_pretrained(path)
+    return path

@@ -230,3 +230,43 @@ def test_lvdd_fetch_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (tmp_path / "k400" / "lists.csv").read_text() == "label,youtube_id\n"
     assert "the publisher gives no checksum" in result.output
     assert "layout: kinetics400" in result.output
+
+
+def test_lvdd_train_vae_adapts_and_says_how_to_use_it(make_chain: MakeChain, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = make_chain()
+    monkeypatch.setenv("LVDD_DATASETS", str(chain.workspace.registry))
+    monkeypatch.setenv("LVDD_DATA_ROOT", str(chain.workspace.data_root))
+    monkeypatch.setenv("LVDD_WORKERS", "1")
+    result = CliRunner().invoke(main, ["train-vae", "tiny", "--steps", "2"])
+    assert result.exit_code == 0, result.output
+    assert "2 updates on 9 train clips of tiny" in result.output
+    assert "PSNR on 1 train clips kept apart" in result.output
+    assert "vae: data/autoencoders/tiny" in result.output
+    registry = chain.workspace.registry
+    registry.write_text(registry.read_text().replace("vae: embedded-2d", "vae: data/autoencoders/tiny"))
+    assert chain.materialize("latents", partition="tiny/grow").success
+
+
+def test_lvdd_train_vae_takes_one_length(make_chain: MakeChain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LVDD_DATASETS", str(make_chain().workspace.registry))
+    result = CliRunner().invoke(main, ["train-vae", "tiny", "--steps", "2", "--minutes", "1"])
+    assert result.exit_code == 2
+    assert "--minutes and --steps exclude each other" in result.output
+
+
+def test_lvdd_fetch_takes_an_autoencoder_by_its_hub_id(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_args, **_options: str(tiny))
+    result = CliRunner().invoke(main, ["fetch", "someone/tiny@v1"])
+    assert result.exit_code == 0, result.output
+    assert "AutoencoderTiny; its terms: https://huggingface.co/someone/tiny" in result.output
+    assert "vae: someone/tiny@v1" in result.output
+
+
+def test_lvdd_fetch_without_a_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object, **_options: object) -> str:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    result = CliRunner().invoke(main, ["fetch", "someone/tiny"])
+    assert result.exit_code == 1
+    assert "Error: the autoencoder 'someone/tiny' could not be had from the hub" in result.output

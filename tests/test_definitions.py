@@ -12,7 +12,7 @@ GRAPH = {
     "latents": ({"raw_clips"}, CLASS),
     "dpp_subsets": ({"latents"}, CLASS),
     "hosvd_cores": ({"latents", "dpp_subsets"}, CLASS),
-    "quantized_vae": ({"hosvd_cores"}, DATASET),
+    "quantized_vae": ({"raw_clips", "dpp_subsets", "hosvd_cores"}, DATASET),
     "release": ({"hosvd_cores", "quantized_vae"}, DATASET),
     "eval_report": ({"raw_clips", "release"}, DATASET),
 }

@@ -12,7 +12,7 @@ def test_each_partition_gets_its_own_metadata(finished: MakeChain) -> None:
     assert one["cached"] is other["cached"] is True
     assert one["fingerprint"] != other["fingerprint"]
     assert one["psnr_db"] != other["psnr_db"]
-    assert one["config"] == {"batch_clips": 8}
+    assert one["config"] == {"posterior": "mode", "seed": 0, "precision": "auto"}
     assert one["preview"].startswith("![preview](data:image/png;base64,")
 
 

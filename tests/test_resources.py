@@ -6,7 +6,7 @@ import pytest
 
 from lvdd_assets.resources import Workspace, workspace_from_environment
 
-VARIABLES = ("LVDD_DATASETS", "LVDD_DATA_ROOT", "LVDD_WORKERS", "LVDD_DASK_SCHEDULER")
+VARIABLES = ("LVDD_DATASETS", "LVDD_DATA_ROOT", "LVDD_WORKERS", "LVDD_DASK_SCHEDULER", "LVDD_DEVICE")
 
 
 @pytest.fixture(autouse=True)
@@ -22,12 +22,13 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert workspace.data_root == tmp_path / "data"
     assert workspace.num_workers >= 1
     assert workspace.scheduler == ""
+    assert workspace.device == "auto"
 
 
 def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in zip(VARIABLES, ("/r/sets.yaml", "/r/out", "3", "tcp://host:1"), strict=True):
+    for name, value in zip(VARIABLES, ("/r/sets.yaml", "/r/out", "3", "tcp://host:1", "cpu"), strict=True):
         monkeypatch.setenv(name, value)
-    assert workspace_from_environment() == Workspace(Path("/r/sets.yaml"), Path("/r/out"), 3, "tcp://host:1")
+    assert workspace_from_environment() == Workspace(Path("/r/sets.yaml"), Path("/r/out"), 3, "tcp://host:1", "cpu")
 
 
 @pytest.mark.parametrize("value", ["0", "two", "-1"])

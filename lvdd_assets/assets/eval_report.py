@@ -20,9 +20,11 @@ from tqdm import tqdm
 from lvdd_assets.distill import codec, evaluation, report
 from lvdd_assets.distill.budget import allowed_bytes, judge_release
 from lvdd_assets.distill.catalog import DatasetSpec
+from lvdd_assets.distill.devices import find_device
 from lvdd_assets.distill.fidelity import psnr
 from lvdd_assets.distill.release import SUFFIX, Release, load_release, read_ledger
 from lvdd_assets.distill.stores import FileStore
+from lvdd_assets.distill.vae_folders import own_classes
 from lvdd_assets.incremental import Pipeline, Step, Task
 from lvdd_assets.materialize import materialize
 from lvdd_assets.partitions import BY_DATASET, CLASS_TO_DATASET
@@ -130,7 +132,7 @@ def _plain_video(
 def _compute(task: Task) -> None:
     path = FileStore(task.data_root, "release").path(f"{task.dataset.name}{SUFFIX}")
     allowed = _refuse_over_budget(task, path)
-    release = load_release(path)
+    release = load_release(path, trusted_classes=own_classes(task.dataset.vae))
     train_clips, train_labels = _read_split(task, "train")
     test = _as_dataset(*_read_split(task, "test"))
     videos, codec_name = _plain_video(train_clips, train_labels, release.stored_bytes, task.config["video_codec"])
@@ -154,6 +156,7 @@ def _compute(task: Task) -> None:
             num_classes=release.num_classes,
             protocol=protocol,
             progress=progress,
+            device=find_device(task.device),
             class_names=release.class_names,
         )
     file_bytes = sum(task.open("raw_clips", name).commit.metrics["train_file_bytes"] for name in task.class_names)

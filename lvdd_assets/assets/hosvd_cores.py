@@ -70,7 +70,7 @@ def _code_class(latents_NTChw: np.ndarray, recipe: str, config: Mapping[str, Any
 
 def _compute(task: Task) -> None:
     items = task.open("dpp_subsets").read("items")
-    latents = task.open("latents").read("latents")[items]
+    latents = task.open("latents").read("latents")[items].astype(np.float32)
     ladder = _code_class(latents, task.dataset.recipe, task.config)
     data, table = coding.pack_ladder(ladder)
     for row, coded in zip(table, ladder, strict=True):
@@ -78,7 +78,8 @@ def _compute(task: Task) -> None:
     shown = coding.middle_rung(ladder)
     # For the picture only; raw_clips is upstream of latents, and fresh whenever they are.
     originals = task.open("raw_clips").read("train", items[:_NUM_PREVIEWS])
-    decoded = load_autoencoder(task.dataset.vae, base=task.dataset.base).decode(_decode(shown)[:_NUM_PREVIEWS])
+    vae = load_autoencoder(task.dataset.vae, base=task.dataset.base)
+    decoded = vae.decode(_decode(shown)[:_NUM_PREVIEWS], num_frames=task.dataset.shape.frames)
     with ZarrStore(task.data_root, task.step).write(task.key, **task.commit_arguments()) as out:
         out.put("ladder", data)
         out.put("preview", np.frombuffer(pair_sheet(originals[: len(decoded)], decoded), dtype=np.uint8))

@@ -1,20 +1,23 @@
-"""`quantized_vae`: the autoencoder's decoder with int8 weights, calibrated on the latents that it will decode."""
+"""`quantized_vae`: the autoencoder's decoder with integer weights, calibrated on the latents that it will decode."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 
-from lvdd_assets.distill import coding, paper, quantization, tucker
+from lvdd_assets.distill import coding, tucker
 from lvdd_assets.distill.catalog import DatasetSpec
-from lvdd_assets.distill.fidelity import psnr
+from lvdd_assets.distill.decoder_quantization import Calibration, choose_bits, quantize_decoder
+from lvdd_assets.distill.quantization import quantize_weights
 from lvdd_assets.distill.report import pair_sheet
 from lvdd_assets.distill.stores import ZarrStore
-from lvdd_assets.distill.vae import autoencoder_fingerprint, load_autoencoder
+from lvdd_assets.distill.vae import VideoAutoencoder, autoencoder_fingerprint, load_autoencoder
 from lvdd_assets.incremental import Outside, Pipeline, Step, Task
 from lvdd_assets.materialize import materialize
 from lvdd_assets.partitions import BY_DATASET, CLASS_TO_DATASET
@@ -25,60 +28,147 @@ _NUM_PREVIEWS = 3
 class QuantizedVaeConfig(dg.Config):
     """How the decoder is quantised."""
 
-    bits: int = Field(
-        default=paper.WEIGHT_BITS,
+    bits: int | None = Field(
+        default=None,
         ge=2,
         le=8,
-        description="Bits of a weight. Below 8 the file shrinks by what zstd makes of fewer different bytes.",
+        description=(
+            "Bits of a weight; below 8 the file shrinks by what zstd makes of fewer different bytes. Unset: recipe "
+            "tight takes the fewest of 8, 6 and 4 that cost at most max_bits_loss_db; recipe paper takes 8."
+        ),
     )
-
+    max_bits_loss_db: float = Field(
+        default=0.3, ge=0, description="PSNR to the original clips that fewer bits may cost, in dB."
+    )
+    max_loss_db: float = Field(
+        default=0.5,
+        ge=0,
+        description="PSNR to the original clips that quantising may cost before its check fails, in dB.",
+    )
+    arithmetic: Literal["auto", "weights", "static", "two_stage"] = Field(
+        default="auto",
+        description=(
+            "weights: integers are for storage alone. static: also measure int8 arithmetic with calibrated activations "
+            "(2D). two_stage: int8 for linear layers, float16 for the rest (3D). auto: as the paper has it for recipe "
+            "paper, weights for tight."
+        ),
+    )
     calibration_clips: int = Field(
         default=2, ge=1, description="Clips of each class whose coded latents calibrate the decoder."
+    )
+    held_out_clips: int = Field(
+        default=2, ge=0, description="Further clips of each class on which the loss is measured, where there are any."
     )
 
 
 def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
-    return {"vae": spec.vae}
+    return {"vae": spec.vae, "recipe": spec.recipe}
 
 
 def _outside(spec: DatasetSpec, classes: Sequence[str], data_root: Path) -> Mapping[str, Outside]:
     return {"": Outside({"vae": autoencoder_fingerprint(spec.vae, spec.base)})}
 
 
-def _calibration_latents(task: Task) -> np.ndarray:
-    """Some clips of every class, as they come back from a middle rung of their ladder: float32 [N, T, C, h, w]."""
-    parts = []
+@dataclass(frozen=True)
+class _Clips:
+    """Coded latents float32 [N, T', C, h, w] and the clips they stand for, uint8 [N, T, 3, H, W]."""
+
+    latents: NDArray[np.float32]
+    originals: NDArray[np.uint8]
+
+
+def _read_clips(task: Task) -> tuple[_Clips, _Clips | None]:
+    """Some clips of every class, as they come back from a middle rung of their ladder: to calibrate, and held out."""
+    num_calibrate, num_held_out = task.config["calibration_clips"], task.config["held_out_clips"]
+    parts: dict[bool, list[_Clips]] = {True: [], False: []}
     for class_name in task.class_names:
         cores = task.open("hosvd_cores", class_name)
         rung = coding.middle_rung(coding.unpack_ladder(cores.read("ladder"), cores.commit.metrics["ladder"]))
-        latents = tucker.reconstruct(tucker.TuckerTensor(*coding.decode(rung)))
-        parts.append(latents[: task.config["calibration_clips"]])
-    return np.concatenate(parts)
+        latents = tucker.reconstruct(tucker.TuckerTensor(*coding.decode(rung)))[: num_calibrate + num_held_out]
+        items = task.open("dpp_subsets", class_name).read("items")[: len(latents)]
+        originals = task.open("raw_clips", class_name).read("train", items)
+        for calibrates, rows in ((True, slice(num_calibrate)), (False, slice(num_calibrate, None))):
+            parts[calibrates].append(_Clips(latents[rows], originals[rows]))
+    both = [
+        _Clips(np.concatenate([part.latents for part in some]), np.concatenate([part.originals for part in some]))
+        for some in (parts[True], parts[False])
+    ]
+    return both[0], both[1] if len(both[1].latents) else None
+
+
+def _arithmetic(task: Task, vae: VideoAutoencoder) -> str:
+    asked = str(task.config["arithmetic"])
+    if asked == "auto":
+        if task.dataset.recipe != "paper":
+            return "weights"
+        return "two_stage" if vae.decoder_spec.is_temporal else "static"
+    if (asked == "static") == vae.decoder_spec.is_temporal and asked != "weights":
+        kind = "3D" if vae.decoder_spec.is_temporal else "2D"
+        raise ValueError(f"arithmetic {asked!r} does not fit the {kind} autoencoder {vae.name}: use auto")
+    return asked
 
 
 def _compute(task: Task) -> None:
     vae = load_autoencoder(task.dataset.vae, base=task.dataset.base)
-    full = vae.decoder()
-    latents = _calibration_latents(task)
-    frames = torch.from_numpy(latents.reshape(-1, *latents.shape[2:]))
-    weights = quantization.calibrate(
-        full, latents=frames, forward=lambda module, batch: module(batch), bits=task.config["bits"]
-    )
-    quantized = vae.decoder()
-    quantized.load_state_dict(quantization.dequantize(weights))
-    before, after = full.decode(latents), quantized.decode(latents)
-    num_parameters = sum(value.numel() for value in full.state_dict().values())
+    arithmetic = _arithmetic(task, vae)
+    calibrate, held_out = _read_clips(task)
+    shown = held_out or calibrate
+    calibration = Calibration(vae.decoder(), calibrate.latents, calibrate.originals)
+    judged = Calibration(vae.decoder(), shown.latents, shown.originals)
+    is_paper = task.dataset.recipe == "paper"
+    bits = task.config["bits"] or (8 if is_paper else None)
+    table: list[dict[str, Any]] = []
+    if arithmetic == "two_stage":
+        result = quantize_decoder(calibration, bits=8, scheme="linear")
+    elif bits is not None:
+        result = quantize_decoder(calibration, bits=bits)
+    else:
+        result, table = choose_bits(calibration, judged, max_loss_db=task.config["max_bits_loss_db"])
+    encoder = quantize_weights(vae.encoder).to_bytes() if is_paper else b""
+    figures = result.figures | {
+        "psnr_db": judged.psnr_to_full(result.decoder),
+        "loss_db": judged.loss(result.decoder),
+        "calibration_psnr_db": calibration.psnr_to_full(result.decoder),
+        "calibration_loss_db": calibration.loss(result.decoder),
+        "num_calibration_clips": len(calibrate.latents),
+        "num_held_out_clips": len(held_out.latents) if held_out else 0,
+        "encoder_bytes": len(encoder),
+        "decoder": vae.decoder_spec.to_json(),
+        "bits_tried": table,
+    }
+    figures |= _measure_arithmetic(arithmetic, calibration, judged)
+    before, after = judged.full_clips[:_NUM_PREVIEWS], judged.decode(result.decoder)[:_NUM_PREVIEWS]
     with ZarrStore(task.data_root, task.step).write(task.key, **task.commit_arguments()) as out:
-        out.put("weights", np.frombuffer(weights.to_bytes(), dtype=np.uint8))
-        out.put("preview", np.frombuffer(pair_sheet(before[:_NUM_PREVIEWS], after[:_NUM_PREVIEWS]), dtype=np.uint8))
-        out.metrics = {
-            "num_parameters": num_parameters,
-            "float32_bytes": 4 * num_parameters,
-            "int8_bytes": weights.stored_bytes,
-            "psnr_db": psnr(before, after),
-            "num_calibration_clips": len(latents),
-            "decoder": vae.decoder_spec.to_json(),
+        out.put("weights", np.frombuffer(result.weights.to_bytes(), dtype=np.uint8))
+        if encoder:
+            out.put("encoder", np.frombuffer(encoder, dtype=np.uint8))
+        out.put("preview", np.frombuffer(pair_sheet(before, after), dtype=np.uint8))
+        out.metrics = figures
+
+
+def _measure_arithmetic(arithmetic: str, calibration: Calibration, judged: Calibration) -> dict[str, Any]:
+    """What the paper's quantised arithmetic takes and costs; nothing for integers that are for storage alone."""
+    if arithmetic == "weights":
+        return {}
+    from lvdd_assets.distill.int8_arithmetic import static_int8, two_stage_int8
+
+    if arithmetic == "static":
+        static = static_int8(calibration.full, calibration=[calibration.batch()])
+        return {
+            "static_bytes": static.stored_bytes,
+            "static_share": static.quantized_share,
+            "static_activations": static.activation_tensors,
+            "static_psnr_db": judged.psnr_to_full(static.module),
+            "static_loss_db": judged.loss(static.module),
         }
+    staged = two_stage_int8(calibration.full, sample=calibration.batch())
+    return {
+        "two_stage_bytes": staged.stored_bytes,
+        "two_stage_int8_share": staged.linear_share,
+        "two_stage_half_share": staged.half_share,
+        "two_stage_psnr_db": judged.psnr_to_full(staged.module, dtype=torch.float16),
+        "two_stage_loss_db": judged.loss(staged.module, dtype=torch.float16),
+    }
 
 
 STEP = Step(
@@ -87,23 +177,34 @@ STEP = Step(
     compute=_compute,
     settings=_settings,
     defaults=QuantizedVaeConfig().model_dump(),
-    upstream=("hosvd_cores",),
+    upstream=("raw_clips", "dpp_subsets", "hosvd_cores"),
     outside=_outside,
-    modules=("lvdd_assets.distill.vae", "lvdd_assets.distill.quantization", __name__),
+    modules=(
+        "lvdd_assets.distill.vae",
+        "lvdd_assets.distill.latent_decoders",
+        "lvdd_assets.distill.quantization",
+        "lvdd_assets.distill.weight_rounding",
+        "lvdd_assets.distill.decoder_quantization",
+        "lvdd_assets.distill.int8_arithmetic",
+        __name__,
+    ),
 )
 
 
 @dg.asset(
-    deps=[dg.AssetDep("hosvd_cores", partition_mapping=CLASS_TO_DATASET)],
+    deps=[
+        dg.AssetDep(name, partition_mapping=CLASS_TO_DATASET) for name in ("raw_clips", "dpp_subsets", "hosvd_cores")
+    ],
     partitions_def=BY_DATASET,
     backfill_policy=dg.BackfillPolicy.single_run(),
     group_name="distill",
     kinds={"torch"},
     code_version=STEP.code_version,
     description=(
-        "The autoencoder's decoder with int8 weights (a scale per output channel, the rest float16), its biases "
-        "corrected on the coded latents of every class. The encoder is not needed to train and not kept. The PSNR is "
-        "against the float32 decoder."
+        "The autoencoder's decoder with integer weights (a scale per output channel, the rest float16), rounded by "
+        "error feedback on the coded latents of every class, with as few bits as cost next to nothing. The encoder is "
+        "not needed to train and not kept, but by recipe paper. psnr_db is against the float32 decoder, loss_db what "
+        "quantising costs against the original clips, both on clips that did not calibrate."
     ),
 )
 def quantized_vae(

@@ -18,13 +18,54 @@ def test_latents_are_the_autoencoders(finished: MakeChain) -> None:
     clips = ZarrStore(chain.workspace.data_root, "raw_clips").open("tiny/grow").read("train")
     partition = ZarrStore(chain.workspace.data_root, "latents").open("tiny/grow")
     latents = partition.read("latents")
-    assert (latents.dtype, latents.shape) == (np.float32, (5, 8, 4, 6, 6))
-    np.testing.assert_allclose(latents, load_autoencoder("embedded-2d").encode(clips), atol=1e-4)
+    assert (latents.dtype, latents.shape) == (np.float16, (5, 8, 4, 6, 6))
+    expected = load_autoencoder("embedded-2d").encode(clips)
+    np.testing.assert_allclose(latents, expected, rtol=1e-3, atol=1e-3)  # half precision has 11 bits
     figures = partition.commit.metrics
-    assert figures["latent_std"] == pytest.approx(latents.std(), rel=1e-3)
+    assert figures["latent_std"] == pytest.approx(latents.astype(float).std(), rel=1e-6)
     assert 0.5 < figures["latent_std"] < 2  # unit scale
     assert figures["latent_bytes"] == latents.nbytes
     assert figures["psnr_db"] > 18
+
+
+def test_they_are_read_by_tensorstore_and_by_plain_zarr(finished: MakeChain) -> None:
+    tensorstore = pytest.importorskip("tensorstore")
+    chain = finished()
+    partition = ZarrStore(chain.workspace.data_root, "latents").open("tiny/grow")
+    path = chain.workspace.data_root / "latents.zarr" / "tiny" / "grow" / partition.commit.version / "latents"
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
+    array = tensorstore.open(spec, read=True).result()
+    assert (array.dtype.name, array.shape) == ("float16", (5, 8, 4, 6, 6))
+    np.testing.assert_array_equal(array.read().result(), partition.read("latents"))
+    np.testing.assert_array_equal(zarr.open_array(path, mode="r")[...], partition.read("latents"))
+    assert len(list((path / "c").rglob("*"))) == 5  # one shard, in the folders of its four other axes
+
+
+def test_drawn_latents_depend_on_the_seed_alone(finished: MakeChain, saved: dict[str, Path]) -> None:
+    chain = finished(vae=str(saved["AutoencoderKL"]))
+    store = ZarrStore(chain.workspace.data_root, "latents")
+    seen = []
+    for config in ({"posterior": "mode"}, {"posterior": "sample"}, {"posterior": "sample", "seed": 1}):
+        chain.materialize("latents", partition="tiny/grow", config={"latents": config})
+        seen.append(store.open("tiny/grow").read("latents").astype(float))
+    assert np.abs(seen[1] - seen[0]).max() > 1e-2
+    assert np.abs(seen[2] - seen[1]).max() > 1e-2
+    chain.materialize("latents", partition="tiny/grow", config={"latents": {"posterior": "sample"}})
+    np.testing.assert_array_equal(store.open("tiny/grow").read("latents"), seen[1])
+
+
+def test_nothing_is_drawn_from_an_autoencoder_without_a_posterior(finished: MakeChain) -> None:
+    chain = finished()
+    result = chain.materialize("latents", partition="tiny/grow", config={"latents": {"posterior": "sample"}})
+    assert "embedded-2d has no posterior to draw from" in failure(result)
+    assert ZarrStore(chain.workspace.data_root, "latents").open("tiny/grow").num_rows("latents") == 5
+
+
+def test_a_clip_size_that_does_not_divide_names_both_numbers(finished: MakeChain) -> None:
+    chain = finished()
+    registry = chain.workspace.registry
+    registry.write_text(registry.read_text().replace("size: 48", "size: 44"))
+    assert "multiple of 8; got 44 × 44" in failure(chain.materialize("latents", partition="tiny/grow"))
 
 
 def test_they_lie_in_latents_zarr(finished: MakeChain) -> None:

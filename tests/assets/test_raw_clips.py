@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lvdd_assets.assets.latents import LatentsConfig
 from lvdd_assets.definitions import build_pipeline
 from lvdd_assets.distill import digests
 from lvdd_assets.distill.catalog import ClipShape, Sampling
@@ -154,7 +155,7 @@ def test_a_published_dataset_goes_through_the_first_two_assets(rendered_videos: 
     metrics = [outcome.commit.metrics for outcome in pipeline.bring_up_to_date("raw_clips", keys, {})]
     assert [(item["num_train"], item["num_test"], item["num_missing"]) for item in metrics] == [(5, 2, 1), (5, 2, 0)]
     assert metrics[0]["missing"] == ["v_Diving_g09_c01.avi"]
-    outcomes = pipeline.bring_up_to_date("latents", keys, {"batch_clips": 4})
+    outcomes = pipeline.bring_up_to_date("latents", keys, LatentsConfig().model_dump())
     assert [outcome.cached for outcome in outcomes] == [False, False]
     for key in keys:
         clips = ZarrStore(tmp_path / "data", "raw_clips").open(key)
