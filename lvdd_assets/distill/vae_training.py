@@ -18,7 +18,6 @@ import json
 import math
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from lvdd_assets.distill.latent_decoders import quiet
 
 KL_WEIGHT = 1e-4
 _UNIT_STEP_DEVIATION = 1 / math.sqrt(12)  # of the error that a quantiser with step 1 makes
@@ -222,10 +223,9 @@ def export(model: Any, folder: Path, **changes: object) -> None:
         **changes: keys of the configuration that get another value, e.g. the scaling factor measured after training.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    half = type(model).from_config(model.config)
-    half.load_state_dict(model.state_dict())
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary, quiet():
+        half = type(model).from_config(model.config)
+        half.load_state_dict(model.state_dict())
         half.half().save_pretrained(temporary, safe_serialization=True)
         config_file = Path(temporary) / "config.json"
         config = json.loads(config_file.read_text())
