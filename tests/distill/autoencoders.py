@@ -14,6 +14,12 @@ CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 FRAME_KINDS = ("AutoencoderTiny", "AutoencoderKL")
 CLIP_KINDS = ("AutoencoderTinyVideo", "AutoencoderKLCogVideoX", "AutoencoderKLWan")
 KINDS = FRAME_KINDS + CLIP_KINDS
+_TINY_STAGES: dict[str, Any] = {
+    "encoder_block_out_channels": (8, 8, 8),
+    "num_encoder_blocks": (0, 1, 1),
+    "decoder_block_out_channels": (6, 6, 6),
+    "num_decoder_blocks": (1, 0, 1),
+}
 
 
 def small_model(kind: str) -> Any:
@@ -21,18 +27,12 @@ def small_model(kind: str) -> Any:
     torch.manual_seed(0)
     if kind == "AutoencoderTiny":
         return AutoencoderTiny(
-            encoder_block_out_channels=(8, 8, 8),
-            num_encoder_blocks=(0, 1, 1),
-            decoder_block_out_channels=(6, 6, 6),
-            num_decoder_blocks=(1, 0, 1),
+            **_TINY_STAGES,
             scaling_factor=1.5,
         )
     if kind == "AutoencoderTinyVideo":
         model = AutoencoderTinyVideo(
-            encoder_block_out_channels=(8, 8, 8),
-            num_encoder_blocks=(0, 1, 1),
-            decoder_block_out_channels=(6, 6, 6),
-            num_decoder_blocks=(1, 0, 1),
+            **_TINY_STAGES,
             temporal_channels=8,
             scaling_factor=0.9,
         )

@@ -15,40 +15,7 @@ from lvdd_assets.distill.quantization import (
     quantize_weights,
     quantized_share,
 )
-
-
-class _Decoder(nn.Module):
-    """A small decoder with everything that occurs: convolutions with and without bias, a norm, a linear layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(4, 16)
-        self.first = nn.Conv2d(16, 16, 3, padding=1)
-        self.norm = nn.GroupNorm(4, 16)
-        self.second = nn.Conv2d(16, 16, 3, padding=1, bias=False)
-        self.last = nn.Conv2d(16, 3, 3, padding=1)
-
-    def forward(self, latents_NChw: Tensor) -> Tensor:
-        hidden = self.linear(latents_NChw.movedim(1, -1)).movedim(-1, 1).relu()
-        hidden = self.norm(self.first(hidden)).relu()
-        return self.last(self.second(hidden).relu())
-
-
-@pytest.fixture
-def module() -> nn.Module:
-    torch.manual_seed(0)
-    built = _Decoder()
-    with torch.no_grad():
-        built.norm.weight.uniform_(0.5, 2)
-        built.first.weight[3] = 0  # a dead channel
-        built.first.weight[4] *= 1e-7  # a scale below the least normal float16
-        built.second.weight[2, 1, 0, 0] = 3  # an outlier
-    return built
-
-
-@pytest.fixture
-def latents() -> Tensor:
-    return torch.randn(8, 4, 6, 6, generator=torch.Generator().manual_seed(1))
+from tests.distill.small_decoder import output_error
 
 
 def _template(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -57,15 +24,6 @@ def _template(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def _num_values(module: nn.Module) -> int:
     return sum(tensor.numel() for tensor in module.state_dict().values())
-
-
-@torch.no_grad()
-def _error(module: nn.Module, quantized: QuantizedWeights, latents: Tensor) -> float:
-    """Mean squared error of the output with quantised weights."""
-    expected = module(latents)
-    rounded = _Decoder()
-    rounded.load_state_dict(dequantize(quantized))
-    return (rounded(latents) - expected).double().square().mean().item()
 
 
 @pytest.mark.parametrize("bits", [2, 4, 6, 8])
@@ -195,12 +153,12 @@ def test_parts_must_fit_each_other() -> None:
 def test_eight_bits_are_nearly_lossless(module: nn.Module, latents: Tensor) -> None:
     with torch.no_grad():
         peak = float(module(latents).abs().max())
-    psnr = 10 * np.log10(peak**2 / _error(module, quantize_weights(module), latents))
+    psnr = 10 * np.log10(peak**2 / output_error(module, quantize_weights(module), latents))
     assert psnr > 39  # measured 40.8; the one weight that is forty times its neighbours costs most of it
 
 
 def test_error_falls_with_every_bit(module: nn.Module, latents: Tensor) -> None:
-    errors = [_error(module, quantize_weights(module, bits=bits), latents) for bits in (3, 4, 5, 6, 7, 8)]
+    errors = [output_error(module, quantize_weights(module, bits=bits), latents) for bits in (3, 4, 5, 6, 7, 8)]
     assert errors == sorted(errors, reverse=True)
 
 
@@ -219,7 +177,7 @@ def test_two_stages_keep_all_but_linear_weights_in_float16(module: nn.Module) ->
 
 def test_two_stages_lose_less_and_store_more(module: nn.Module, latents: Tensor) -> None:
     channels, linear = quantize_weights(module), quantize_weights(module, scheme="linear")
-    assert _error(module, linear, latents) < 0.1 * _error(module, channels, latents)
+    assert output_error(module, linear, latents) < 0.1 * output_error(module, channels, latents)
     assert linear.stored_bytes > 1.8 * channels.stored_bytes
 
 

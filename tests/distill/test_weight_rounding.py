@@ -11,74 +11,32 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lvdd_assets.distill.quantization import QuantizedWeights, dequantize, fit_scales, quantize_weights
+from lvdd_assets.distill.quantization import dequantize, fit_scales, quantize_weights
 from lvdd_assets.distill.weight_rounding import calibrate, round_by_feedback
+from tests.distill.small_decoder import SmallDecoder, output_error
 
 SHARES = tuple(1 - 0.025 * step for step in range(13))
-
-
-class _Decoder(nn.Module):
-    """A small decoder with everything that occurs: convolutions with and without bias, a norm, a linear layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(4, 16)
-        self.first = nn.Conv2d(16, 16, 3, padding=1)
-        self.norm = nn.GroupNorm(4, 16)
-        self.second = nn.Conv2d(16, 16, 3, padding=1, bias=False)
-        self.last = nn.Conv2d(16, 3, 3, padding=1)
-
-    def forward(self, latents_NChw: Tensor) -> Tensor:
-        hidden = self.linear(latents_NChw.movedim(1, -1)).movedim(-1, 1).relu()
-        hidden = self.norm(self.first(hidden)).relu()
-        return self.last(self.second(hidden).relu())
-
-
-@pytest.fixture
-def module() -> nn.Module:
-    torch.manual_seed(0)
-    built = _Decoder()
-    with torch.no_grad():
-        built.norm.weight.uniform_(0.5, 2)
-        built.first.weight[3] = 0  # a dead channel
-        built.first.weight[4] *= 1e-7  # a scale below the least normal float16
-        built.second.weight[2, 1, 0, 0] = 3  # an outlier
-    return built
-
-
-@pytest.fixture
-def latents() -> Tensor:
-    return torch.randn(8, 4, 6, 6, generator=torch.Generator().manual_seed(1))
 
 
 def _run(module: nn.Module, batch: Tensor) -> Tensor:
     return module(batch)
 
 
-@torch.no_grad()
-def _error(module: nn.Module, quantized: QuantizedWeights, latents: Tensor) -> float:
-    """Mean squared error of the output with quantised weights."""
-    expected = module(latents)
-    rounded = _Decoder()
-    rounded.load_state_dict(dequantize(quantized))
-    return (rounded(latents) - expected).double().square().mean().item()
-
-
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
 def test_calibration_is_never_worse_than_rounding(module: nn.Module, latents: Tensor, bits: int) -> None:
     calibrated = calibrate(module, latents=latents, forward=_run, bits=bits)
     rounded = quantize_weights(module, bits=bits)
-    assert _error(module, calibrated, latents) <= _error(module, rounded, latents)
+    assert output_error(module, calibrated, latents) <= output_error(module, rounded, latents)
     assert calibrated.stored_bytes == rounded.stored_bytes
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_calibration_helps_at_few_bits(latents: Tensor, seed: int) -> None:
     torch.manual_seed(seed)
-    module = _Decoder()
+    module = SmallDecoder()
     calibrated = calibrate(module, latents=latents, forward=_run, bits=3)
     other = torch.randn(64, 4, 6, 6, generator=torch.Generator().manual_seed(99))
-    assert _error(module, calibrated, other) < 0.9 * _error(module, quantize_weights(module, bits=3), other)
+    assert output_error(module, calibrated, other) < 0.9 * output_error(module, quantize_weights(module, bits=3), other)
 
 
 def test_bias_correction_restores_the_mean_of_the_output(latents: Tensor) -> None:
