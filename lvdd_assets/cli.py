@@ -18,9 +18,8 @@ from lvdd_assets.resources import workspace_from_environment
 
 if TYPE_CHECKING:
     import dagster as dg
-    import numpy as np
-    from numpy.typing import NDArray
 
+    from lvdd_assets.distill.adaptation import StoredClips
     from lvdd_assets.distill.catalog import DatasetSpec
     from lvdd_assets.incremental import Pipeline
 
@@ -215,10 +214,9 @@ def train_vae(
     )
 
 
-def _train_clips(pipeline: "Pipeline", spec: "DatasetSpec") -> "NDArray[np.uint8]":
-    """All train clips of a dataset, uint8 [N, T, C, H, W], class by class; made first where they are not fresh."""
-    import numpy as np
-
+def _train_clips(pipeline: "Pipeline", spec: "DatasetSpec") -> "StoredClips":
+    """All train clips of a dataset, class by class; made first where they are not fresh."""
+    from lvdd_assets.distill.adaptation import StoredClips
     from lvdd_assets.distill.listing import class_names
     from lvdd_assets.distill.stores import ZarrStore
     from lvdd_assets.incremental import StepError
@@ -230,7 +228,7 @@ def _train_clips(pipeline: "Pipeline", spec: "DatasetSpec") -> "NDArray[np.uint8
     except StepError as error:
         raise ValueError(str(error)) from error
     store = ZarrStore(pipeline.workspace.data_root, "raw_clips")
-    return np.concatenate([store.open(key).read("train") for key in keys])
+    return StoredClips([store.open(key) for key in keys])
 
 
 def _dataset_table(rows: list[dict[str, Any]], default: str) -> str:

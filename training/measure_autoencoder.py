@@ -23,6 +23,7 @@ from lvdd_assets.distill import coding, tucker
 from lvdd_assets.distill.catalog import ClipShape, Sampling
 from lvdd_assets.distill.decoder_quantization import Calibration, quantize_decoder
 from lvdd_assets.distill.demo import MOTIONS, render_clip
+from lvdd_assets.distill.fidelity import psnr
 from lvdd_assets.distill.vae import VideoAutoencoder, load_autoencoder
 from lvdd_assets.distill.video import read_clips
 
@@ -32,10 +33,9 @@ STEPS = tuple(0.125 * 2 ** (i / 2) for i in range(13))
 NUM_CALIBRATE = 16
 
 
-def psnr(clips_NTCHW: np.ndarray, decoded_NTCHW: np.ndarray) -> float:
-    """Mean over clips of the peak signal-to-noise ratio in dB; uint8 arrays."""
-    error_N = ((clips_NTCHW.astype(np.float32) - decoded_NTCHW) ** 2).mean(axis=(1, 2, 3, 4))
-    return float(np.mean(10 * np.log10(255**2 / np.maximum(error_N, 1e-9))))
+def mean_psnr(clips_NTCHW: np.ndarray, decoded_NTCHW: np.ndarray) -> float:
+    """Mean over clips of the PSNR in dB; uint8 arrays."""
+    return float(np.mean([psnr(clip, decoded) for clip, decoded in zip(clips_NTCHW, decoded_NTCHW, strict=True)]))
 
 
 def demo_clips(num_clips: int) -> np.ndarray:
@@ -75,7 +75,7 @@ def measure(name: str, sets: dict[str, np.ndarray], bits: Sequence[int]) -> None
             quantized = quantize_decoder(calibration, bits=number)
             decoder, stored = quantized.decoder, f"{quantized.figures['release_bytes']:,}"
         decoded = {set_name: decoder.decode(value, num_frames=SHAPE.frames) for set_name, value in latents.items()}
-        scores = [f"{psnr(clips, decoded[set_name]):.2f}" for set_name, clips in sets.items()]
+        scores = [f"{mean_psnr(clips, decoded[set_name]):.2f}" for set_name, clips in sets.items()]
         weights = "float32" if number is None else f"{number} bits"
         print("|", " | ".join([Path(name).name, str(values), weights, stored, *scores]), "|", flush=True)
     encode, decode = frames_per_second(autoencoder, sets["fresh demo clips"])
@@ -94,7 +94,7 @@ def rate_and_quality(name: str, clips_NTCHW: np.ndarray, bits: int) -> tuple[int
         coded = coding.encode(result.core, result.factors, codec="hosvd-lzma", step=step)
         given_back = tucker.reconstruct(tucker.TuckerTensor(*coding.decode(coded)))
         rates.append(len(coded.data) / len(clips_NTCHW))
-        scores.append(psnr(clips_NTCHW, quantized.decoder.decode(given_back, num_frames=SHAPE.frames)))
+        scores.append(mean_psnr(clips_NTCHW, quantized.decoder.decode(given_back, num_frames=SHAPE.frames)))
     return int(quantized.figures["release_bytes"]), rates, scores
 
 

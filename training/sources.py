@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from lvdd_assets.distill.demo import MOTIONS, render_clip
+from lvdd_assets.distill.latent_decoders import to_pixels
 
 SIZE = 64
 SHORT_SIDES = (64, 64, 80, 96, 128)  # twice 64: whole frames are what a dataset of small clips looks like
@@ -101,7 +102,7 @@ class Sources:
                 clip[:] = clip[:, :, ::-1].copy()
             if rng.random() < 0.3:
                 clip[:] = clip[::-1].copy()
-        pixels = torch.from_numpy(clips).permute(0, 1, 4, 2, 3).float().div_(127.5).sub_(1)
+        pixels = _as_pixels(clips)
         gain = rng.uniform(0.8, 1.2, (num_clips, 1, 1, 1, 1)) * rng.uniform(0.93, 1.07, (num_clips, 1, 3, 1, 1))
         shift = rng.uniform(-0.15, 0.15, (num_clips, 1, 1, 1, 1))
         return pixels.mul_(torch.from_numpy(gain).float()).add_(torch.from_numpy(shift).float()).clamp_(-1, 1)
@@ -148,4 +149,4 @@ def fresh_demo_clips(num_clips: int) -> Tensor:
 
 
 def _as_pixels(clips_NTHWC: np.ndarray) -> Tensor:
-    return torch.from_numpy(clips_NTHWC).permute(0, 1, 4, 2, 3).float().div_(127.5).sub_(1)
+    return to_pixels(torch.from_numpy(clips_NTHWC).permute(0, 1, 4, 2, 3))

@@ -56,18 +56,7 @@ def build_3d(initial: Path | None) -> Trainee:
 
 
 @torch.no_grad()
-def psnrs(trainee: Trainee, clips_NTCHW: Tensor) -> list[float]:
-    """Mean over clips of the PSNR in dB, for each decoder; of the posterior's mean."""
-    scores = []
-    for clip in clips_NTCHW.split(1):
-        decoded = trainee.decode(trainee.posterior(clip)[0])
-        errors = [(one.clamp(-1, 1) - clip).square().mean() for one in decoded]
-        scores.append([float(10 * torch.log10(4 / error)) for error in errors])
-    return np.mean(scores, axis=0).tolist()
-
-
-@torch.no_grad()
-def latent_scale(trainee: Trainee, next_batch: Callable[[], Tensor]) -> dict[str, float]:
+def unit_scale(trainee: Trainee, next_batch: Callable[[], Tensor]) -> dict[str, float]:
     """What makes the latents unit-scale: the configuration's factor and shift, measured on training batches."""
     latents = torch.cat([trainee.posterior(next_batch())[0].flatten() for _ in range(64)])
     return {"scaling_factor": round(1 / float(latents.std()), 4), "shift_factor": round(float(latents.mean()), 4)}
@@ -75,7 +64,7 @@ def latent_scale(trainee: Trainee, next_batch: Callable[[], Tensor]) -> dict[str
 
 def export_all(trainee: Trainee, folder: Path, **changes: float) -> None:
     """Writes every autoencoder of a trainee."""
-    if not trainee.sees_frames:
+    if trainee.spec.is_temporal:
         export(trainee.model, folder / "embedded-3d", **changes)
         return
     export(trainee.model, folder / "embedded-2d")
@@ -98,7 +87,7 @@ def logger(args: argparse.Namespace, sets: list[Tensor]) -> Callable[[int, float
             sums[name] += value / args.log_every
         if (step + 1) % args.log_every:
             return
-        scores = ["/".join(f"{score:.3f}" for score in psnrs(average, clips)) for clips in sets]
+        scores = ["/".join(f"{score:.3f}" for score in average.mean_psnrs(clips)) for clips in sets]
         row = [step + 1, round(time.monotonic() - start), *(f"{sums[name]:.5f}" for name in TERMS), *scores]
         log.writerow(row)
         print(*row, flush=True)
@@ -154,9 +143,9 @@ def main() -> None:
         after_step=logger(args, sets),
         dtype=torch.bfloat16 if args.bfloat16 else torch.float32,
     )
-    scale = {} if trained.sees_frames else latent_scale(trained, next_batch)
+    scale = unit_scale(trained, next_batch) if trained.spec.is_temporal else {}
     export_all(trained, args.out, **scale)
-    print("held-out, demo PSNR:", *(psnrs(trained, clips) for clips in sets))
+    print("held-out, demo PSNR:", *(trained.mean_psnrs(clips) for clips in sets))
 
 
 if __name__ == "__main__":

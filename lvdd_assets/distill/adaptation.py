@@ -5,9 +5,10 @@ The loop is `vae_training`'s. What comes out is a folder that the registry can n
 Legend: N clips, T frames, C channels, H, W pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lvdd_assets.distill.devices import precision_for
+from lvdd_assets.distill.latent_decoders import to_pixels
+from lvdd_assets.distill.stores import Partition
 from lvdd_assets.distill.vae import load_model
 from lvdd_assets.distill.vae_folders import find_autoencoder
 from lvdd_assets.distill.vae_training import Schedule, Trainee, export, train
 
 HELD_OUT_EVERY = 8
+_MAX_MEASURED = 64
 _PIXELS_PER_BATCH = 16 * 64 * 64
 
 
@@ -29,7 +33,7 @@ class Adaptation:
 
     Attributes:
         num_train: clips that it learned from.
-        num_held_out: train clips that were kept apart to measure on.
+        num_held_out: train clips, of those kept apart, that were measured on.
         psnr_before: PSNR in dB on these, mean over clips, of the autoencoder it started from.
         psnr_after: the same of the adapted one.
         num_steps: updates made.
@@ -42,9 +46,39 @@ class Adaptation:
     num_steps: int
 
 
+class Clips(Protocol):
+    """Clips that are read when they are asked for, uint8 [N, T, 3, H, W]; an array is one such."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: NDArray[np.intp], /) -> NDArray[np.uint8]: ...
+
+
+class StoredClips:
+    """The train clips of some classes, one class after the other, read from the store when they are asked for."""
+
+    def __init__(self, classes: Sequence[Partition]) -> None:
+        self._classes = classes
+        self._ends = np.cumsum([partition.num_rows("train") for partition in classes])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, indices: NDArray[np.intp], /) -> NDArray[np.uint8]:
+        """Clips uint8 [B, T, 3, H, W] at some places, int [B]."""
+        owners = np.searchsorted(self._ends, indices, side="right")
+        starts = np.concatenate([[0], self._ends])
+        return np.concatenate(
+            [
+                self._classes[owner].read("train", slice(row, row + 1))
+                for owner, row in zip(owners.tolist(), (indices - starts[owners]).tolist(), strict=True)
+            ]
+        )
+
+
 def adapt(
     name: str,
-    clips_NTCHW: NDArray[np.uint8],
+    clips: Clips,
     out: Path,
     schedule: Schedule,
     *,
@@ -55,12 +89,13 @@ def adapt(
 ) -> Adaptation:
     """Trains an autoencoder on clips and writes it to a folder, with a card that says what was done.
 
-    Every eighth clip is kept apart. The weights that are written are those of the run's end, averaged, whether or not
-    they are better: the figures say which.
+    Every eighth clip is kept apart, at most 64 evenly taken of those are measured on. The weights that are written are
+    those of the run's end, averaged, whether or not they are better: the figures say which. A batch of clips is read at
+    a time, so memory does not grow with their number.
 
     Args:
         name: the autoencoder to start from, as in `vae_folders.find_autoencoder`; not one by import path.
-        clips_NTCHW: uint8 [N, T, 3, H, W], train clips alone, in an order that mixes the classes or not.
+        clips: train clips alone, in any order.
         out: folder for configuration, weights and card.
         schedule: how long and how fast.
         base: where relative names start.
@@ -71,10 +106,8 @@ def adapt(
     Raises:
         ValueError: fewer than 8 clips, or an autoencoder that cannot be trained on.
     """
-    if len(clips_NTCHW) < HELD_OUT_EVERY:
-        raise ValueError(
-            f"{len(clips_NTCHW)} train clips, at least {HELD_OUT_EVERY} needed to learn from and to measure"
-        )
+    if len(clips) < HELD_OUT_EVERY:
+        raise ValueError(f"{len(clips)} train clips, at least {HELD_OUT_EVERY} needed to learn from and to measure")
     found = find_autoencoder(name, base)
     if ":" in found.class_name:
         raise ValueError(f"{name} is a class by import path; only autoencoders of diffusers can be adapted")
@@ -82,14 +115,19 @@ def adapt(
     def copy_of() -> Trainee:
         return Trainee(load_model(found)).to(device)
 
-    held_out = np.arange(len(clips_NTCHW)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
-    learnt, kept = clips_NTCHW[~held_out], clips_NTCHW[held_out]
     trainee = copy_of()
-    _check_frames(trainee, learnt.shape[1], name)
-    before = mean_psnr(trainee, kept)
+    held_out = np.arange(len(clips)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+    learnt, kept = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    measured = kept[np.unique(np.linspace(0, len(kept) - 1, min(len(kept), _MAX_MEASURED)).round().astype(int))]
+    first = clips[measured[:1]]
+    frames = trainee.spec.frame_rule.indices(first.shape[1])
+    size = max(1, _PIXELS_PER_BATCH // (len(frames) * first.shape[-2] * first.shape[-1]))
     rng = np.random.default_rng(seed)
-    size = max(1, _PIXELS_PER_BATCH // (learnt.shape[1] * learnt.shape[-1] * learnt.shape[-2]))
     steps = 0
+
+    def mean_psnr(of: Trainee) -> float:
+        each = (to_pixels(torch.from_numpy(clips[place][:, frames])) for place in measured[:, None])
+        return float(np.mean([of.mean_psnrs(clip.to(device)) for clip in each]))
 
     def after_step(step: int, done: float, _terms: dict[str, float], _average: Trainee) -> None:
         nonlocal steps
@@ -97,57 +135,31 @@ def adapt(
         if progress is not None:
             progress(step, done)
 
+    before = mean_psnr(trainee)
     trained = train(
         trainee,
-        lambda: _batch(learnt, size, rng).to(device),
+        lambda: _augment(clips[rng.choice(learnt, size)][:, frames], rng).to(device),
         schedule,
         copy_of=copy_of,
         seed=seed,
         after_step=after_step,
         dtype=precision_for(device),
     )
-    result = Adaptation(len(learnt), len(kept), before, mean_psnr(trained, kept), steps)
+    result = Adaptation(len(learnt), len(measured), before, mean_psnr(trained), steps)
     export(trained.model.cpu(), out)
     (out / "README.md").write_text(_card(name, result, schedule, seed), encoding="utf-8")
     return result
 
 
-def _check_frames(trainee: Trainee, num_frames: int, name: str) -> None:
-    """ValueError unless clips of that length come back as long as they are."""
-    if trainee.sees_frames:
-        return
-    edge = torch.zeros(1, num_frames, 3, 64, 64, device=next(trainee.parameters()).device)
-    with torch.no_grad():
-        try:
-            got = trainee.decode(trainee.posterior(edge)[0])[0].shape[1]
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{name} cannot be trained on clips of {num_frames} frames: {error}") from error
-    if got != num_frames:
-        raise ValueError(f"{name} makes {got} frames of {num_frames}: it cannot be trained on such clips")
-
-
-def _batch(clips_NTCHW: NDArray[np.uint8], size: int, rng: np.random.Generator) -> Tensor:
-    """Random clips, flipped half of the time, with light changes of brightness: float32 [N, T, 3, H, W] in [-1, 1]."""
-    chosen = clips_NTCHW[rng.integers(len(clips_NTCHW), size=size)].copy()
+def _augment(clips_NTCHW: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
+    """Clips flipped half of the time, with light changes of brightness: float32 [N, T, 3, H, W] in [-1, 1]."""
+    size = len(clips_NTCHW)
     flipped = rng.random(size) < 0.5
-    chosen[flipped] = chosen[flipped][..., ::-1]
-    pixels = torch.from_numpy(chosen).float().div_(127.5).sub_(1)
+    clips_NTCHW[flipped] = clips_NTCHW[flipped][..., ::-1]
+    pixels = to_pixels(torch.from_numpy(clips_NTCHW))
     gain = torch.from_numpy(rng.uniform(0.9, 1.1, (size, 1, 1, 1, 1)).astype(np.float32))
     shift = torch.from_numpy(rng.uniform(-0.1, 0.1, (size, 1, 1, 1, 1)).astype(np.float32))
     return pixels.mul_(gain).add_(shift).clamp_(-1, 1)
-
-
-@torch.no_grad()
-def mean_psnr(trainee: Trainee, clips_NTCHW: NDArray[np.uint8]) -> float:
-    """Mean over clips of the PSNR in dB of what comes back from the posterior's mean."""
-    device = next(trainee.parameters()).device
-    scores = []
-    for clip in clips_NTCHW:
-        pixels = torch.from_numpy(clip[None]).to(device).float().div(127.5).sub(1)
-        decoded = trainee.decode(trainee.posterior(pixels)[0])[0].clamp(-1, 1)
-        error = (decoded - pixels).square().mean().clamp_min(1e-12)
-        scores.append(float(10 * torch.log10(4 / error)))
-    return float(np.mean(scores))
 
 
 def _card(name: str, result: Adaptation, schedule: Schedule, seed: int) -> str:

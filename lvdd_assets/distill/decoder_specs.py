@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # A specification comes out of files that strangers wrote: these bound what a model built from it can ask for.
 _MAX_STAGES = 8
@@ -64,6 +65,10 @@ class FrameRule:
         """The least number of frames that is taken and not below `num_frames`."""
         return num_frames + (self.remainder - num_frames) % self.multiple
 
+    def indices(self, num_frames: int) -> NDArray[np.intp]:
+        """The frames of a padded clip, by their place in the clip: what is padded is the last frame again."""
+        return np.minimum(np.arange(self.padded(num_frames)), num_frames - 1)
+
     def latent_frames(self, num_frames: int) -> int:
         """Latent frames of a clip: a first frame that stands alone has one of its own."""
         return -(-self.padded(num_frames) // self.ratio)
@@ -78,6 +83,8 @@ class _Kind:
         channels: the key that has one entry for each stage.
         latents: the key with the number of latent channels.
         stages: another key with as many entries.
+        encoder: the key that has one entry for each stage of the encoder, which halves a frame between two stages.
+        frames: the numbers of frames that it takes; None where the configuration says.
         fixed: keys of the model's configuration that must have this value for the decoder to be the one built here.
         is_temporal: whether it sees whole clips.
     """
@@ -86,6 +93,8 @@ class _Kind:
     channels: str
     latents: str = "latent_channels"
     stages: str = ""
+    encoder: str = "block_out_channels"
+    frames: FrameRule | None = FrameRule()
     fixed: Mapping[str, Any] = field(default_factory=dict)
     is_temporal: bool = False
 
@@ -102,12 +111,15 @@ _KINDS = {
         "shift_factor upsample_fn upsampling_scaling_factor",
         channels="decoder_block_out_channels",
         stages="num_decoder_blocks",
+        encoder="num_encoder_blocks",
     ),
     "AutoencoderTinyVideo": _Kind(
         "act_fn decoder_block_out_channels latent_channels num_decoder_blocks num_temporal_blocks "
         "out_channels scaling_factor shift_factor temporal_channels upsample_fn",
         channels="decoder_block_out_channels",
         stages="num_decoder_blocks",
+        encoder="num_encoder_blocks",
+        frames=FrameRule(4, 4),
         is_temporal=True,
     ),
     "AutoencoderKLCogVideoX": _Kind(
@@ -115,6 +127,9 @@ _KINDS = {
         "scaling_factor shift_factor temporal_compression_ratio up_block_types",
         channels="block_out_channels",
         stages="up_block_types",
+        # diffusers cuts a clip into pieces of 8 frames; one frame more goes with the first piece. It takes 8k frames as
+        # well, but then decodes the first latent, which has none before it, to four equal frames.
+        frames=FrameRule(4, 8, 1),
         fixed={"use_post_quant_conv": False, "invert_scale_latents": False, "latents_mean": None, "latents_std": None},
         is_temporal=True,
     ),
@@ -123,6 +138,8 @@ _KINDS = {
         "temperal_downsample z_dim",
         channels="dim_mult",
         latents="z_dim",
+        encoder="dim_mult",
+        frames=None,
         fixed={"attn_scales": [], "is_residual": False, "patch_size": None},
         is_temporal=True,
     ),
@@ -194,7 +211,7 @@ class DecoderSpec:
         groups = config.get("norm_num_groups", 1)
         if len(channels) != len(stages) or (kind.stages and any(channel % groups for channel in channels)):
             raise ValueError(f"{channels = }, {stages = }: as many of each, and multiples of {groups} groups, needed")
-        if self.class_name.startswith("AutoencoderTiny") and len(set(channels)) > 1:
+        if kind.channels == "decoder_block_out_channels" and len(set(channels)) > 1:
             raise ValueError(f"{self.class_name} needs the same number of channels in every stage, got {channels}")
         if self.class_name == "AutoencoderKLWan":
             if len(config["temperal_downsample"]) != len(channels) - 1:
@@ -202,7 +219,7 @@ class DecoderSpec:
             for key in _CHANNEL_LISTS:
                 if len(config[key]) != self.latent_channels:
                     raise ValueError(f"{key} has {len(config[key])} entries for {self.latent_channels} latent channels")
-        wanted = "3D" if self.class_name == "AutoencoderKLCogVideoX" else "2D"
+        wanted = "3D" if kind.is_temporal else "2D"
         if any(not block.endswith(wanted) for block in config.get("up_block_types", ())):
             raise ValueError(f"{self.class_name} cannot have up_block_types = {config['up_block_types']}")
 
@@ -245,14 +262,10 @@ class DecoderSpec:
         if self.is_own_class:
             ratio, multiple, remainder = self.config["frames"]
             return FrameRule(max(1, ratio), max(1, multiple), remainder)
-        if self.class_name == "AutoencoderKLWan":
-            ratio = 2 ** sum(self.config["temperal_downsample"])
-            return FrameRule(ratio, ratio, 1 % ratio)
-        if self.class_name == "AutoencoderTinyVideo":
-            return FrameRule(4, 4)
-        # diffusers cuts a clip into pieces of 8 frames; one frame more goes with the first piece. It takes 8k frames as
-        # well, but then decodes the first latent, which has none before it, to four equal frames.
-        return FrameRule(4, 8, 1) if self.is_temporal else FrameRule()
+        if rule := _KINDS[self.class_name].frames:
+            return rule
+        ratio = 2 ** sum(self.config["temperal_downsample"])
+        return FrameRule(ratio, ratio, 1 % ratio)
 
     def to_json(self) -> str:
         """The specification as compact JSON, keys sorted: the same specification gives the same bytes."""
@@ -269,7 +282,11 @@ class DecoderSpec:
 
     @classmethod
     def from_config(cls, class_name: str, config: Mapping[str, Any]) -> "DecoderSpec":
-        """Takes the decoder's keys out of a model's whole configuration."""
+        """Takes the decoder's keys out of a model's whole configuration.
+
+        Raises:
+            ValueError: a decoder cannot be built of them, or the encoder does not fit it.
+        """
         kind = _KINDS[class_name]
         for key, value in kind.fixed.items():
             got = config.get(key, value)
@@ -278,7 +295,14 @@ class DecoderSpec:
         chosen = {key: config[key] for key in kind.keys.split()}
         if "temporal_compression_ratio" in chosen:
             chosen["temporal_compression_ratio"] = int(chosen["temporal_compression_ratio"])
-        return cls(class_name, {key: list(v) if isinstance(v, list | tuple) else v for key, v in chosen.items()})
+        spec = cls(class_name, {key: list(v) if isinstance(v, list | tuple) else v for key, v in chosen.items()})
+        downsampling = 2 ** (len(config[kind.encoder]) - 1)
+        if downsampling != spec.upsampling or config["in_channels"] != 3:
+            raise ValueError(
+                f"this {class_name} takes {config['in_channels']} channels, makes frames {downsampling} times smaller, "
+                f"then {spec.upsampling} times larger; it must take 3 channels and give back the same size"
+            )
+        return spec
 
 
 def check_class(class_name: str, where: str) -> None:

@@ -208,6 +208,11 @@ def lay_out(module: nn.Module) -> nn.Module:
     return module
 
 
+def to_pixels(frames: Tensor) -> Tensor:
+    """uint8 to float32 in [-1, 1], the range of every autoencoder."""
+    return frames.float().div_(127.5).sub_(1)
+
+
 def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
     """Pixels in [-1, 1], clamped, to 0 … 255."""
     frames: NDArray[np.uint8] = pixels.float().clamp(-1, 1).add(1).mul(127.5).round().byte().cpu().numpy()

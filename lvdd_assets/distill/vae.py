@@ -11,7 +11,6 @@ Legend: N clips, T frames, T' latent frames, C channels, H, W pixels; h, w laten
 """
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from lvdd_assets.distill.latent_decoders import (
     latent_scale,
     lay_out,
     quiet,
+    to_pixels,
 )
 from lvdd_assets.distill.vae_folders import WEIGHTS_FILE, AutoencoderFolder, find_autoencoder
 
@@ -71,11 +71,6 @@ class VideoAutoencoder:
         pixels = self.decoder_spec.frame_rule.padded(shape.frames) * shape.size**2
         return max(1, PIXELS_PER_BATCH[self._device.type] // pixels)
 
-    @property
-    def has_posterior(self) -> bool:
-        """Whether the encoder gives a distribution, from which latents can be drawn."""
-        return self.decoder_spec.class_name != "AutoencoderTiny"
-
     def num_bytes(self) -> dict[str, int]:
         """Bytes of the float32 weights: encoder and decoder."""
         parts = {"encoder": self._model, "decoder": self._decoder}
@@ -107,8 +102,6 @@ class VideoAutoencoder:
         """
         if clips_NTCHW.dtype != np.uint8 or clips_NTCHW.ndim != 5 or clips_NTCHW.shape[2] != 3:
             raise ValueError(f"clips must be uint8 [N, T, 3, H, W], got {clips_NTCHW.dtype} {clips_NTCHW.shape}")
-        if draw is not None and not self.has_posterior:
-            raise ValueError(f"{self.name} has no posterior to draw from: leave `posterior` at mode")
         num_clips, num_frames, _, height, width = clips_NTCHW.shape
         spec = self.decoder_spec
         shape = (spec.frame_rule.latent_frames(num_frames), spec.latent_channels, *self._divide(height, width))
@@ -138,14 +131,13 @@ class VideoAutoencoder:
         self, clips_NTCHW: NDArray[np.uint8], shape: tuple[int, ...], noise: NDArray | None
     ) -> NDArray[np.float32]:
         num_frames, _, height, width = clips_NTCHW.shape[1:]
-        num_padded = self.decoder_spec.frame_rule.padded(num_frames)
-        indices = np.minimum(np.arange(num_padded), num_frames - 1)
+        indices = self.decoder_spec.frame_rule.indices(num_frames)
 
         def encode(part: slice) -> NDArray[np.float32]:
             pixels_NCTHW = self._to_device(clips_NTCHW[part][:, indices]).transpose(1, 2)
             return self._latents_of(pixels_NCTHW, None if noise is None else noise[part].swapaxes(1, 2))
 
-        encoded = in_batches(encode, len(clips_NTCHW), num_padded * height * width, self._device)
+        encoded = in_batches(encode, len(clips_NTCHW), len(indices) * height * width, self._device)
         return np.concatenate([np.empty((0, *shape), np.float32), *encoded])
 
     def _to_device(self, pixels: NDArray[np.uint8]) -> Tensor:
@@ -153,12 +145,12 @@ class VideoAutoencoder:
         tensor = torch.from_numpy(np.ascontiguousarray(pixels))
         if self._device.type == "cuda":
             tensor = tensor.pin_memory().to(self._device, non_blocking=True)
-        return tensor.to(self._device).float().div_(127.5).sub_(1)
+        return to_pixels(tensor.to(self._device))
 
     def _latents_of(self, pixels: Tensor, noise: NDArray | None) -> NDArray[np.float32]:
         """Unit-scale latents of one batch: [N, C, h, w], or [N, T', C, h, w] of clips [N, 3, T, H, W]."""
         with computing_in(self._dtype, self._device):
-            own = _own_latents(self._model.encode(pixels), noise).float()
+            own = _own_latents(self._model.encode(pixels), self.name, noise).float()
         if own.ndim == 5:
             own = own.transpose(1, 2)
         unit: NDArray[np.float32] = ((own - self._offset) * self._factor).cpu().numpy()
@@ -194,27 +186,16 @@ def load_autoencoder(
         model, spec = _load_own(found)
     else:
         model = load_model(found)
-        spec = DecoderSpec.from_config(found.class_name, model.config)
-        _check_encoder(name, found.class_name, model.config, spec)
+        try:
+            spec = DecoderSpec.from_config(found.class_name, model.config)
+        except ValueError as error:
+            raise ValueError(f"{name} cannot be used: {error}") from error
     return VideoAutoencoder(model.to(device), spec, name=name, fingerprint=found.fingerprint(), dtype=dtype)
 
 
 def autoencoder_fingerprint(name: str, base: Path | None = None) -> str:
     """`VideoAutoencoder.fingerprint` of a name, from the files alone: no weights are loaded."""
     return find_autoencoder(name, base).fingerprint()
-
-
-def _check_encoder(name: str, class_name: str, config: Mapping[str, Any], spec: DecoderSpec) -> None:
-    """ValueError unless the encoder fits the decoder."""
-    stages = {"AutoencoderKLWan": "dim_mult"}
-    if class_name.startswith("AutoencoderTiny"):
-        stages[class_name] = "num_encoder_blocks"
-    downsampling = 2 ** (len(config[stages.get(class_name, "block_out_channels")]) - 1)
-    if downsampling != spec.upsampling or config["in_channels"] != 3:
-        raise ValueError(
-            f"{name} takes {config['in_channels']} channels, makes frames {downsampling} times smaller, then "
-            f"{spec.upsampling} times larger; it must take 3 channels and give back the same size"
-        )
 
 
 def load_model(found: AutoencoderFolder) -> Any:
@@ -277,7 +258,7 @@ def _probe(model: Any, class_name: str) -> tuple[tuple[int, ...], FrameRule]:
     """Shape of the latents of a clip of 9 frames (or of one frame), and the rule for numbers of frames."""
 
     def decoded_frames(num_frames: int) -> tuple[tuple[int, ...], int]:
-        latents = _own_latents(model.encode(torch.zeros(1, 3, num_frames, _PROBE_EDGE, _PROBE_EDGE)), None)
+        latents = _own_latents(model.encode(torch.zeros(1, 3, num_frames, _PROBE_EDGE, _PROBE_EDGE)), class_name)
         output = model.decode(latents)
         frames = output if isinstance(output, Tensor) else output.sample
         return tuple(latents.shape), frames.shape[2]
@@ -286,7 +267,7 @@ def _probe(model: Any, class_name: str) -> tuple[tuple[int, ...], FrameRule]:
         shapes = {n: decoded_frames(n) for n in (8, 9, 16, 17)}
     except (RuntimeError, ValueError, TypeError, AttributeError) as in_clips:
         try:
-            latents = _own_latents(model.encode(torch.zeros(1, 3, _PROBE_EDGE, _PROBE_EDGE)), None)
+            latents = _own_latents(model.encode(torch.zeros(1, 3, _PROBE_EDGE, _PROBE_EDGE)), class_name)
         except (RuntimeError, ValueError, TypeError, AttributeError) as in_frames:
             raise ValueError(
                 f"{class_name} takes neither clips [N, 3, T, H, W] ({in_clips}) nor frames [N, 3, H, W] ({in_frames})"
@@ -301,13 +282,13 @@ def _probe(model: Any, class_name: str) -> tuple[tuple[int, ...], FrameRule]:
     raise ValueError(f"{class_name} does not give back as many frames as it takes, of frames in and out: {counts}")
 
 
-def _own_latents(encoded: Any, noise: NDArray | None) -> Tensor:
+def _own_latents(encoded: Any, name: str, noise: NDArray | None = None) -> Tensor:
     """The tensor in what an autoencoder's `encode` returns: latents, or mode or sample of a posterior."""
-    if isinstance(encoded, Tensor):
-        return encoded
     posterior = getattr(encoded, "latent_dist", None)
     if posterior is None:
-        latents: Tensor = encoded.latents
+        if noise is not None:
+            raise ValueError(f"{name} has no posterior to draw from: leave `posterior` at mode")
+        latents: Tensor = encoded if isinstance(encoded, Tensor) else encoded.latents
         return latents
     mode: Tensor = posterior.mode()
     if noise is None:

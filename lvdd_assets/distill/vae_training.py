@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lvdd_assets.distill.decoder_specs import DecoderSpec
 from lvdd_assets.distill.latent_decoders import quiet
 
 KL_WEIGHT = 1e-4
@@ -80,33 +81,45 @@ class Trainee(nn.Module):
         self.model = model
         self.more_decoders = nn.ModuleList(more_decoders)
         name = type(model).__name__
-        self.has_posterior = name != "AutoencoderTiny"
-        self.sees_frames = name in ("AutoencoderTiny", "AutoencoderKL")
-        if more_decoders and self.has_posterior:
-            raise ValueError("only AutoencoderTiny can be trained with more than one decoder")
+        self.spec = DecoderSpec.from_config(name, model.config)
+        if more_decoders and name != "AutoencoderTiny":
+            raise ValueError(f"only AutoencoderTiny can be trained with more than one decoder, got {name}")
 
     def posterior(self, clips_NTCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the variance: float [N, T', C, h, w] and one that broadcasts to it."""
-        if not self.sees_frames:
+        if self.spec.is_temporal:
             posterior = self.model.encode(clips_NTCHW.transpose(1, 2)).latent_dist
             return posterior.mean.transpose(1, 2), posterior.logvar.transpose(1, 2)
-        frames, shape = clips_NTCHW.flatten(0, 1), clips_NTCHW.shape[:2]
-        if self.has_posterior:
-            posterior = self.model.encode(frames).latent_dist
+        shape = clips_NTCHW.shape[:2]
+        encoded = self.model.encode(clips_NTCHW.flatten(0, 1))
+        if hasattr(encoded, "latent_dist"):
+            posterior = encoded.latent_dist
             return posterior.mean.unflatten(0, shape), posterior.logvar.unflatten(0, shape)
-        mean = self.model.encoder(frames).unflatten(0, shape)
+        mean = encoded.latents.unflatten(0, shape)
         deviation = torch.rand(len(mean), 1, 1, 1, 1, device=mean.device).clamp_min(1e-3) * _UNIT_STEP_DEVIATION
         return mean, 2 * deviation.log()
 
     def decode(self, latents_NTChw: Tensor) -> list[Tensor]:
         """Clips in about [-1, 1], one for each decoder."""
-        if not self.sees_frames:
+        if self.spec.is_temporal:
             return [self.model.decode(latents_NTChw.transpose(1, 2)).sample.transpose(1, 2)]
         frames = latents_NTChw.flatten(0, 1)
-        if self.has_posterior:
-            return [self.model.decode(frames).sample.unflatten(0, latents_NTChw.shape[:2])]
-        decoders = [self.model.decoder, *self.more_decoders]
-        return [decoder(frames).unflatten(0, latents_NTChw.shape[:2]) for decoder in decoders]
+        decoded = [self.model.decode(frames).sample, *(decoder(frames) for decoder in self.more_decoders)]
+        return [clip.unflatten(0, latents_NTChw.shape[:2]) for clip in decoded]
+
+    @torch.no_grad()
+    def mean_psnrs(self, clips_NTCHW: Tensor) -> list[float]:
+        """Mean over clips of the PSNR in dB of what comes back from the posterior's mean, for each decoder.
+
+        Args:
+            clips_NTCHW: float [N, T, 3, H, W] in [-1, 1].
+        """
+        scores = []
+        for clip in clips_NTCHW.split(1):
+            decoded = self.decode(self.posterior(clip)[0])
+            errors = [(one.clamp(-1, 1) - clip).square().mean().clamp_min(1e-12) for one in decoded]
+            scores.append([float(10 * torch.log10(4 / error)) for error in errors])
+        return torch.tensor(scores, dtype=torch.float64).mean(dim=0).tolist()
 
 
 def reconstruction_terms(decoded_NTCHW: Tensor, clips_NTCHW: Tensor) -> dict[str, Tensor]:
