@@ -37,6 +37,7 @@ bench: setup  ## The measurements behind the documentation's figures
 	$(BIN)/python benchmarks/demo_learnability.py
 	$(BIN)/python benchmarks/decoding.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/autoencoders.py
 
 ui: setup  ## Open Dagster's UI on http://127.0.0.1:3000
 	$(BIN)/dagster dev --workspace workspace.yaml

@@ -21,7 +21,7 @@ from sources import DEMO_TEST_SEED, video_files
 
 from lvdd_assets.distill import coding, tucker
 from lvdd_assets.distill.catalog import ClipShape, Sampling
-from lvdd_assets.distill.decoder_quantization import Calibration, quantize_decoder
+from lvdd_assets.distill.decoder_quantization import Reference, quantize_decoder
 from lvdd_assets.distill.demo import MOTIONS, render_clip
 from lvdd_assets.distill.fidelity import psnr
 from lvdd_assets.distill.vae import VideoAutoencoder, load_autoencoder
@@ -68,7 +68,7 @@ def measure(name: str, sets: dict[str, np.ndarray], bits: Sequence[int]) -> None
     values = int(np.prod(autoencoder.latent_shape(SHAPE)))
     few = {key: slice(None, None, max(1, len(clips) // NUM_CALIBRATE)) for key, clips in sets.items()}
     key = list(sets)[-1]
-    calibration = Calibration(autoencoder.decoder(), latents[key][few[key]], sets[key][few[key]])
+    calibration = Reference(autoencoder.decoder(), latents[key][few[key]], sets[key][few[key]])
     for number in (None, *bits):
         decoder, stored = autoencoder.decoder(), f"{autoencoder.num_bytes()['decoder']:,}"
         if number is not None:
@@ -87,7 +87,7 @@ def rate_and_quality(name: str, clips_NTCHW: np.ndarray, bits: int) -> tuple[int
     autoencoder = load_autoencoder(name)
     latents = autoencoder.encode(clips_NTCHW)
     few = slice(None, None, max(1, len(latents) // NUM_CALIBRATE))
-    quantized = quantize_decoder(Calibration(autoencoder.decoder(), latents[few], clips_NTCHW[few]), bits=bits)
+    quantized = quantize_decoder(Reference(autoencoder.decoder(), latents[few], clips_NTCHW[few]), bits=bits)
     result = tucker.decompose(latents)
     rates, scores = [], []
     for step in STEPS:

@@ -60,7 +60,7 @@ def package_images() -> list[np.ndarray]:
     files = [folder / name for name in IMAGES for folder in folders if (folder / name).is_file()]
     if len(files) != len(IMAGES):
         raise ValueError(
-            f"found {[file.name for file in files]}, expected {IMAGES}: pip install scikit-image scikit-learn"
+            f"found {[file.name for file in files]}, expected {IMAGES}: pip install 'lvdd-assets[training]'"
         )
     return [np.asarray(Image.open(file).convert("RGB")) for file in files]
 

@@ -3,7 +3,7 @@
 Three sources and nothing else may train weights that ship: a folder of free videos (`--videos`), the demo generator
 under seeds that no demo dataset uses, and photographs that scikit-image and scikit-learn carry.
 
-    pip install scikit-image scikit-learn
+    pip install 'lvdd-assets[training]'
     python training/train_autoencoder.py 2d --videos FOLDER --out FOLDER --log FILE --minutes 80
     python training/train_autoencoder.py 3d --videos FOLDER --out FOLDER --log FILE --minutes 80 \\
         --initial FOLDER/embedded-2d
