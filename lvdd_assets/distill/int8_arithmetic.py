@@ -16,7 +16,7 @@ Legend: N latents of one batch, C channels, h, w latent, H, W pixels.
 import copy
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -87,9 +87,7 @@ class TwoStage:
             raise ValueError(f"{self.linear_share = } and {self.half_share = } must be within 0 to 1")
 
 
-def static_int8(
-    module: nn.Module, *, calibration: Sequence[Tensor], compile: bool = False, reduced_range: bool = False
-) -> StaticInt8:
+def static_int8(module: nn.Module, *, calibration: Sequence[Tensor], reduced_range: bool = False) -> StaticInt8:
     """Quantises a 2D decoder after training: weights, and activations by the ranges that calibration batches reach.
 
     This is PT2E quantisation with torchao's `X86InductorQuantizer`. Weights of convolutions and linear layers become
@@ -103,7 +101,6 @@ def static_int8(
         module: takes latents float [N, C, h, w] and gives frames [N, 3, H, W]; it is not changed.
         calibration: batches of latents as the decoder will get them, float [N, C, h, w], all with the same C, h and w.
             Latents beyond their range are clipped.
-        compile: return `compiled` of the module.
         reduced_range: keep activations to 0...127, at half the resolution, so that integer kernels are exact on
             processors without VNNI. Without compiling it only costs precision.
 
@@ -136,7 +133,7 @@ def static_int8(
         _check_output(quantized(batches[0]), "the quantised decoder's output")
         program = _export(quantized, batches[0], torch.export.Dim("N", min=1))
     constants = _constants(program)
-    static = StaticInt8(
+    return StaticInt8(
         quantized,
         file=_save(program),
         constant_bytes=sum(tensor.nbytes for tensor in constants),
@@ -145,7 +142,6 @@ def static_int8(
         activation_tensors=_count_activations(quantized),
         reduced_range=reduced_range,
     )
-    return replace(static, module=compiled(static)) if compile else static
 
 
 def compiled(static: StaticInt8) -> nn.Module:
