@@ -202,3 +202,39 @@ def tiny(tmp_path: Path) -> Path:
     path = tmp_path / "tiny"
     small_model("AutoencoderTiny").save_pretrained(path)
     return path
+
+
+OWN_MODULE = '''
+import torch
+from torch import nn
+
+class Pooling(nn.Module):
+    """Averages 2 frames of 4 by 4 pixels; two latent channels that it makes up. One number is learnt."""
+
+    def __init__(self, gain=2.0):
+        super().__init__()
+        self.config = {"gain": gain}
+        self.gain = nn.Parameter(torch.tensor([gain]))
+        self.encoder = nn.Linear(5, 5)
+
+    def encode(self, clips):
+        pooled = nn.functional.avg_pool3d(clips, (2, 4, 4))
+        return self.gain * pooled[:, :2]
+
+    def decode(self, latents):
+        grown = nn.functional.interpolate(latents / self.gain, scale_factor=(2, 4, 4))
+        return torch.cat([grown, grown[:, :1]], dim=1)
+
+class Shrinking(Pooling):
+    def decode(self, latents):
+        return super().decode(latents)[:, :, 1:]
+'''
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of an importable module with an autoencoder that is no part of diffusers."""
+    name = f"own_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(OWN_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name

@@ -110,9 +110,10 @@ def _compute(task: Task) -> None:
         for latents in stream:
             out.append("latents", latents)
             moments.add(latents)
-            few = [np.concatenate([*few, latents[:_NUM_PREVIEWS]])[:_NUM_PREVIEWS]]
+            if len(few) < _NUM_PREVIEWS:
+                few.append(latents[:_NUM_PREVIEWS])
         originals = clips.read("train", slice(0, _NUM_PREVIEWS))
-        decoded = vae.decode(few[0], num_frames=shape.frames)
+        decoded = vae.decode(np.concatenate(few)[:_NUM_PREVIEWS], num_frames=shape.frames)
         out.put("preview", np.frombuffer(pair_sheet(originals, decoded), dtype=np.uint8))
         out.metrics = {
             "num_clips": num_clips,
@@ -136,6 +137,7 @@ STEP = Step(
     modules=(
         "lvdd_assets.distill.vae",
         "lvdd_assets.distill.latent_decoders",
+        "lvdd_assets.distill.decoder_specs",
         "lvdd_assets.distill.encoding",
         "lvdd_assets.distill.tiny_video",
         __name__,

@@ -1,19 +1,18 @@
 """`quantized_vae`: the autoencoder's decoder with integer weights, calibrated on the latents that it will decode."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 
-from lvdd_assets.distill import coding, tucker
+from lvdd_assets.distill import coding, paper, tucker
 from lvdd_assets.distill.catalog import DatasetSpec
-from lvdd_assets.distill.decoder_quantization import Calibration, choose_bits, quantize_decoder
+from lvdd_assets.distill.decoder_quantization import Reference, choose_bits, quantize_decoder
+from lvdd_assets.distill.latent_decoders import LatentDecoder
 from lvdd_assets.distill.quantization import quantize_weights
 from lvdd_assets.distill.report import pair_sheet
 from lvdd_assets.distill.stores import ZarrStore
@@ -69,31 +68,24 @@ def _outside(spec: DatasetSpec, classes: Sequence[str], data_root: Path) -> Mapp
     return {"": Outside({"vae": autoencoder_fingerprint(spec.vae, spec.base)})}
 
 
-@dataclass(frozen=True)
-class _Clips:
-    """Coded latents float32 [N, T', C, h, w] and the clips they stand for, uint8 [N, T, 3, H, W]."""
-
-    latents: NDArray[np.float32]
-    originals: NDArray[np.uint8]
-
-
-def _read_clips(task: Task) -> tuple[_Clips, _Clips | None]:
+def _references(task: Task, full: LatentDecoder) -> tuple[Reference, Reference | None]:
     """Some clips of every class, as they come back from a middle rung of their ladder: to calibrate, and held out."""
     num_calibrate, num_held_out = task.config["calibration_clips"], task.config["held_out_clips"]
-    parts: dict[bool, list[_Clips]] = {True: [], False: []}
+    latents: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    originals: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for class_name in task.class_names:
         cores = task.open("hosvd_cores", class_name)
         rung = coding.middle_rung(coding.unpack_ladder(cores.read("ladder"), cores.commit.metrics["ladder"]))
-        latents = tucker.reconstruct(tucker.TuckerTensor(*coding.decode(rung)))[: num_calibrate + num_held_out]
-        items = task.open("dpp_subsets", class_name).read("items")[: len(latents)]
-        originals = task.open("raw_clips", class_name).read("train", items)
-        for calibrates, rows in ((True, slice(num_calibrate)), (False, slice(num_calibrate, None))):
-            parts[calibrates].append(_Clips(latents[rows], originals[rows]))
-    both = [
-        _Clips(np.concatenate([part.latents for part in some]), np.concatenate([part.originals for part in some]))
-        for some in (parts[True], parts[False])
-    ]
-    return both[0], both[1] if len(both[1].latents) else None
+        coded = tucker.reconstruct(tucker.TuckerTensor(*coding.decode(rung)))[: num_calibrate + num_held_out]
+        items = task.open("dpp_subsets", class_name).read("items")[: len(coded)]
+        clips = task.open("raw_clips", class_name).read("train", items)
+        for part, rows in enumerate((slice(num_calibrate), slice(num_calibrate, None))):
+            latents[part].append(coded[rows])
+            originals[part].append(clips[rows])
+    calibrate, held_out = (
+        Reference(full, np.concatenate(latents[part]), np.concatenate(originals[part])) for part in (0, 1)
+    )
+    return calibrate, held_out if len(held_out.latents) else None
 
 
 def _arithmetic(task: Task, vae: VideoAutoencoder) -> str:
@@ -111,15 +103,13 @@ def _arithmetic(task: Task, vae: VideoAutoencoder) -> str:
 def _compute(task: Task) -> None:
     vae = load_autoencoder(task.dataset.vae, base=task.dataset.base)
     arithmetic = _arithmetic(task, vae)
-    calibrate, held_out = _read_clips(task)
-    shown = held_out or calibrate
-    calibration = Calibration(vae.decoder(), calibrate.latents, calibrate.originals)
-    judged = Calibration(vae.decoder(), shown.latents, shown.originals)
+    calibration, held_out = _references(task, vae.decoder())
+    judged = held_out or calibration
     is_paper = task.dataset.recipe == "paper"
-    bits = task.config["bits"] or (8 if is_paper else None)
+    bits = task.config["bits"] or (paper.WEIGHT_BITS if is_paper else None)
     table: list[dict[str, Any]] = []
     if arithmetic == "two_stage":
-        result = quantize_decoder(calibration, bits=8, scheme="linear")
+        result = quantize_decoder(calibration, bits=paper.WEIGHT_BITS, scheme="linear")
     elif bits is not None:
         result = quantize_decoder(calibration, bits=bits)
     else:
@@ -130,7 +120,7 @@ def _compute(task: Task) -> None:
         "loss_db": judged.loss(result.decoder),
         "calibration_psnr_db": calibration.psnr_to_full(result.decoder),
         "calibration_loss_db": calibration.loss(result.decoder),
-        "num_calibration_clips": len(calibrate.latents),
+        "num_calibration_clips": len(calibration.latents),
         "num_held_out_clips": len(held_out.latents) if held_out else 0,
         "encoder_bytes": len(encoder),
         "decoder": vae.decoder_spec.to_json(),
@@ -146,7 +136,7 @@ def _compute(task: Task) -> None:
         out.metrics = figures
 
 
-def _measure_arithmetic(arithmetic: str, calibration: Calibration, judged: Calibration) -> dict[str, Any]:
+def _measure_arithmetic(arithmetic: str, calibration: Reference, judged: Reference) -> dict[str, Any]:
     """What the paper's quantised arithmetic takes and costs; nothing for integers that are for storage alone."""
     if arithmetic == "weights":
         return {}
@@ -182,6 +172,7 @@ STEP = Step(
     modules=(
         "lvdd_assets.distill.vae",
         "lvdd_assets.distill.latent_decoders",
+        "lvdd_assets.distill.decoder_specs",
         "lvdd_assets.distill.quantization",
         "lvdd_assets.distill.weight_rounding",
         "lvdd_assets.distill.decoder_quantization",

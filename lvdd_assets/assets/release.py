@@ -13,7 +13,7 @@ from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.coding import CodedClass
 from lvdd_assets.distill.decoder_specs import DecoderSpec
 from lvdd_assets.distill.latent_decoders import build_decoder
-from lvdd_assets.distill.quantization import QuantizedWeights, linear_weight_names
+from lvdd_assets.distill.quantization import read_weights
 from lvdd_assets.distill.release import SUFFIX, ReleaseParts, load_release, pack, package_version
 from lvdd_assets.distill.stores import FileStore
 from lvdd_assets.incremental import Pipeline, Step, Task
@@ -53,15 +53,15 @@ def _compute(task: Task) -> None:
     decoder = task.open("quantized_vae", "")
     spec = DecoderSpec.from_json(decoder.commit.metrics["decoder"])
     module = build_decoder(spec, trusted_classes=(spec.class_name,))
-    template = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    integers = linear_weight_names(module) if decoder.commit.metrics["scheme"] == "linear" else None
-    weights = QuantizedWeights.from_bytes(decoder.read("weights").tobytes(), template, integers)
+    scheme = decoder.commit.metrics["scheme"]
+    weights = read_weights(decoder.read("weights").tobytes(), module, scheme)
     encoder = decoder.read("encoder").tobytes() if decoder.num_rows("encoder") else b""
     provenance = _provenance(task)
 
     def packed(rung: int) -> bytes:
         classes = {name: ladder[rung] for name, ladder in ladders.items()}
-        return pack(ReleaseParts(task.dataset.name, task.dataset.shape, classes, spec, weights, provenance, encoder))
+        dataset = task.dataset
+        return pack(ReleaseParts(dataset.name, dataset.shape, classes, spec, weights, provenance, scheme, encoder))
 
     allowed = allowed_bytes(task.dataset.budget, num_classes=len(ladders), shape=task.dataset.shape)
     num_rungs = len(next(iter(ladders.values())))

@@ -7,7 +7,7 @@ decoder, clips, and the number of bits.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from lvdd_assets.distill.fidelity import psnr
 from lvdd_assets.distill.latent_decoders import LatentDecoder, build_decoder, to_uint8
 from lvdd_assets.distill.quantization import (
     QuantizedWeights,
+    Scheme,
     dequantize,
     quantize_weights,
     quantized_share,
@@ -32,8 +33,8 @@ _RELEASE_LEVEL = 22  # of zstd, as in a release file
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """A decoder with the latents on which something is measured, and the clips that they stand for.
+class Reference:
+    """What a quantised decoder is calibrated on and measured against: the full one, latents, the clips they stand for.
 
     Attributes:
         full: the decoder with its own weights.
@@ -102,9 +103,7 @@ class QuantizedDecoder:
     figures: dict[str, Any]
 
 
-def quantize_decoder(
-    calibration: Calibration, *, bits: int, scheme: Literal["channels", "linear"] = "channels"
-) -> QuantizedDecoder:
+def quantize_decoder(calibration: Reference, *, bits: int, scheme: Scheme = "channels") -> QuantizedDecoder:
     """Quantises a decoder.
 
     Args:
@@ -133,7 +132,7 @@ def quantize_decoder(
 
 
 def choose_bits(
-    calibration: Calibration, judged: Calibration, *, max_loss_db: float, bits_tried: Sequence[int] = BITS_TRIED
+    calibration: Reference, judged: Reference, *, max_loss_db: float, bits_tried: Sequence[int] = BITS_TRIED
 ) -> tuple[QuantizedDecoder, list[dict[str, Any]]]:
     """The fewest bits that cost at most `max_loss_db` on `judged`, and a row for each number of bits.
 

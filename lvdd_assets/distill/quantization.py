@@ -19,13 +19,15 @@ and is read back as s_o q.
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+Scheme = Literal["channels", "linear"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 _HALF = np.dtype("<f2")
 
 
@@ -129,9 +131,7 @@ class QuantizedWeights:
         )
 
 
-def quantize_weights(
-    module: nn.Module, *, bits: int = 8, scheme: Literal["channels", "linear"] = "channels"
-) -> QuantizedWeights:
+def quantize_weights(module: nn.Module, *, bits: int = 8, scheme: Scheme = "channels") -> QuantizedWeights:
     """Rounds every weight to the nearest of its integers; no weight is clipped.
 
     Args:
@@ -143,12 +143,7 @@ def quantize_weights(
             layers.
     """
     arrays = state_arrays(module)
-    if scheme == "linear":
-        integer = set(linear_weight_names(module))
-    elif scheme == "channels":
-        integer = {name for name, array in arrays.items() if array.ndim >= 2}
-    else:
-        raise ValueError(f'{scheme = }: "channels" or "linear" expected')
+    integer = set(integer_names(module, scheme))
     largest_code(bits)
     weights = {}
     for name in arrays:
@@ -157,6 +152,21 @@ def quantize_weights(
             weights[name] = round_weight(arrays[name], scales, bits=bits)
     rest = {name: _to_half(name, array) for name, array in arrays.items() if name not in integer}
     return QuantizedWeights(weights, rest, tuple(arrays))
+
+
+def integer_names(module: nn.Module, scheme: Scheme) -> tuple[str, ...]:
+    """Names, in the state dict's order, of what a scheme makes integers."""
+    if scheme not in SCHEMES:
+        raise ValueError(f'{scheme = }: "channels" or "linear" expected')
+    if scheme == "linear":
+        return linear_weight_names(module)
+    return tuple(name for name, tensor in module.state_dict().items() if tensor.ndim >= 2)
+
+
+def read_weights(data: bytes, module: nn.Module, scheme: Scheme) -> QuantizedWeights:
+    """Quantised weights of a module, from what `QuantizedWeights.to_bytes` gave; ValueError if they do not fit it."""
+    template = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    return QuantizedWeights.from_bytes(data, template, integer_names(module, scheme))
 
 
 def dequantize(quantized: QuantizedWeights) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ from lvdd_assets.distill.catalog import ClipShape
 from lvdd_assets.distill.coding import CodedClass
 from lvdd_assets.distill.decoder_specs import DecoderSpec
 from lvdd_assets.distill.latent_decoders import LatentDecoder, build_decoder
-from lvdd_assets.distill.quantization import QuantizedWeights, dequantize
+from lvdd_assets.distill.quantization import SCHEMES, QuantizedWeights, Scheme, dequantize, read_weights
 
 FORMAT = "lvdd-release"
 VERSION = 2
@@ -69,6 +69,7 @@ class ReleaseParts:
         decoder_spec: how to build the decoder.
         decoder_weights: its quantised weights.
         provenance: plain JSON values that say what it was made from, how and with what.
+        scheme: which of the decoder's weights are integers.
         encoder: the encoder's quantised weights, which training does not need; empty to leave them out.
     """
 
@@ -78,6 +79,7 @@ class ReleaseParts:
     decoder_spec: DecoderSpec
     decoder_weights: QuantizedWeights
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    scheme: Scheme = "channels"
     encoder: bytes = b""
 
     def __post_init__(self) -> None:
@@ -108,8 +110,7 @@ def pack(parts: ReleaseParts) -> bytes:
         "classes": [[name, item.num_clips, len(item.data)] for name, item in parts.classes.items()],
         "coding": [first.codec, list(first.mode_sizes), list(first.ranks), first.step],
         "decoder": json.loads(parts.decoder_spec.to_json()),
-        # The names of weights that are integers where not all are that could be.
-        "integers": _integers(parts.decoder_weights),
+        "scheme": parts.scheme,
         "provenance": dict(parts.provenance),
     }
     labels = np.repeat(np.arange(len(coded), dtype=np.uint16), [item.num_clips for item in coded])
@@ -129,12 +130,6 @@ def pack(parts: ReleaseParts) -> bytes:
                 name, data=data, chunks=data.shape, compressors=compressors, config={"write_empty_chunks": True}
             )
     return _zip({name: buffer.to_bytes() for name, buffer in entries.items()})
-
-
-def _integers(weights: QuantizedWeights) -> list[str] | None:
-    if all(array.ndim < 2 for array in weights.rest.values()):
-        return None
-    return [name for name in weights.names if name in weights.weights]
 
 
 def _zip(entries: Mapping[str, bytes]) -> bytes:
@@ -179,6 +174,7 @@ class Release:
         labels: int64 [N].
         provenance: what it was made from, how and with what.
         coded: coded clips by class.
+        scheme: which of the decoder's weights are integers.
         trusted_classes: autoencoder classes by import path whose code may be run to decode.
     """
 
@@ -191,7 +187,7 @@ class Release:
     coded: tuple[CodedClass, ...]
     decoder_spec: DecoderSpec
     decoder_data: bytes = field(repr=False)
-    integers: tuple[str, ...] | None = None
+    scheme: Scheme = "channels"
     trusted_classes: tuple[str, ...] = ()
 
     @property
@@ -222,9 +218,7 @@ class Release:
     def build_decoder(self) -> LatentDecoder:
         """The decoder with its quantised weights loaded, in float32."""
         decoder = build_decoder(self.decoder_spec, self.trusted_classes)
-        template = {name: tuple(value.shape) for name, value in decoder.state_dict().items()}
-        weights = QuantizedWeights.from_bytes(self.decoder_data, template, self.integers)
-        decoder.load_state_dict(dequantize(weights))
+        decoder.load_state_dict(dequantize(read_weights(self.decoder_data, decoder, self.scheme)))
         return decoder
 
     def latents(self, label: int) -> np.ndarray:
@@ -379,8 +373,15 @@ def _build(path: Path, attributes: Mapping[str, Any], arrays: Mapping[str, np.nd
         coded=coded,
         decoder_spec=spec,
         decoder_data=arrays["decoder"].tobytes(),
-        integers=None if attributes.get("integers") is None else tuple(map(str, attributes["integers"])),
+        scheme=_scheme(attributes),
     )
+
+
+def _scheme(attributes: Mapping[str, Any]) -> Scheme:
+    scheme: Scheme = attributes.get("scheme", "channels")  # version 1 knew no other
+    if scheme not in SCHEMES:
+        raise ReleaseError(f"the decoder's weights are stored by scheme {str(scheme)[:80]!r}, expected {SCHEMES}")
+    return scheme
 
 
 def _check_shapes(shape: ClipShape, spec: DecoderSpec, mode_sizes: Sequence[int]) -> None:

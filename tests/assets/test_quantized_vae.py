@@ -11,7 +11,7 @@ from lvdd_assets.distill.quantization import QuantizedWeights, dequantize
 from lvdd_assets.distill.release import load_release, read_ledger
 from lvdd_assets.distill.stores import ZarrStore
 from lvdd_assets.distill.vae import load_autoencoder
-from tests.conftest import MakeChain, failure, metadata
+from tests.conftest import QUICK, MakeChain, failure, metadata
 
 
 def test_weights_are_a_quarter_and_close(finished: MakeChain) -> None:
@@ -115,3 +115,15 @@ def test_two_stages_of_a_3d_autoencoder(finished: MakeChain, saved: dict[str, Pa
 def test_arithmetic_that_does_not_fit_the_autoencoder(finished: MakeChain) -> None:
     result = finished().materialize("quantized_vae", config={"quantized_vae": {"arithmetic": "two_stage"}})
     assert "arithmetic 'two_stage' does not fit the 2D autoencoder embedded-2d: use auto" in failure(result)
+
+
+def test_a_class_of_the_users_through_the_whole_chain(finished: MakeChain, own_module: str) -> None:
+    name = f"{own_module}:Pooling"
+    chain = finished(vae=name, budget="{bytes: 90kB}")
+    assert chain.materialize("latents", "dpp_subsets", "hosvd_cores").success
+    result = chain.materialize("quantized_vae", "release", "eval_report", config=QUICK)
+    assert result.success, failure(result)
+    path = chain.workspace.data_root / "release" / "tiny.zarr.zip"
+    with pytest.raises(ValueError, match="not run unasked"):
+        load_release(path).dataset()[0]
+    assert load_release(path, trusted_classes=[name]).dataset()[0][0].shape == (8, 3, 48, 48)

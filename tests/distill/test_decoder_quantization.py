@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lvdd_assets.distill import decoder_quantization
-from lvdd_assets.distill.decoder_quantization import Calibration, choose_bits, quantize_decoder
+from lvdd_assets.distill.decoder_quantization import Reference, choose_bits, quantize_decoder
 from lvdd_assets.distill.fidelity import psnr
 from lvdd_assets.distill.vae import load_autoencoder
 
@@ -21,9 +21,9 @@ def _clips() -> np.ndarray:
     return np.stack(clips).transpose(0, 1, 4, 2, 3)
 
 
-def _calibration(name: str, rows: slice) -> Calibration:
+def _calibration(name: str, rows: slice) -> Reference:
     autoencoder, clips = load_autoencoder(name), _clips()[rows]
-    return Calibration(autoencoder.decoder(), autoencoder.encode(clips), clips)
+    return Reference(autoencoder.decoder(), autoencoder.encode(clips), clips)
 
 
 @pytest.mark.parametrize("name", ["embedded-2d", "embedded-3d"])
@@ -40,7 +40,7 @@ def test_a_full_decoder_loses_nothing(name: str) -> None:
 @pytest.mark.parametrize(("name", "shape"), [("embedded-2d", (64, 4, 8, 8)), ("embedded-3d", (8, 2, 4, 8, 8))])
 def test_a_batch_has_at_most_64_frames_of_all_clips(name: str, shape: tuple[int, ...]) -> None:
     calibration = _calibration(name, slice(None))
-    repeated = Calibration(
+    repeated = Reference(
         calibration.full, np.tile(calibration.latents, (2, 1, 1, 1, 1)), np.tile(_clips(), (2, 1, 1, 1, 1))
     )
     assert tuple(repeated.batch().shape) == shape
@@ -68,7 +68,7 @@ def test_two_stages_keep_convolutions_in_half_precision(saved: dict[str, Path]) 
     # SD-VAE's class has linear layers in its attention.
     own = load_autoencoder(str(saved["AutoencoderKL"]))
     clips = _clips()[:1, :, :, :16, :16]
-    staged = quantize_decoder(Calibration(own.decoder(), own.encode(clips), clips), bits=8, scheme="linear")
+    staged = quantize_decoder(Reference(own.decoder(), own.encode(clips), clips), bits=8, scheme="linear")
     linear = sum(m.weight.numel() for m in own.decoder().modules() if isinstance(m, torch.nn.Linear))
     assert staged.figures["quantized_share"] == pytest.approx(linear / staged.figures["num_parameters"])
     assert linear > 0

@@ -1,5 +1,7 @@
 """`vae`: every class behind one interface, and what can be wrong with weights."""
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -176,6 +178,15 @@ def test_unfitrandom_clips(folder: Path, clips: np.ndarray, message: str) -> Non
         load_autoencoder(str(folder)).encode(clips)
 
 
+def test_bytes_are_those_of_float32_weights(folder: Path) -> None:
+    model = small_model(folder.name)
+    count = {part: sum(p.numel() for p in getattr(model, part).parameters()) for part in ("encoder", "decoder")}
+    if folder.name == "AutoencoderKL":
+        count["encoder"] += sum(p.numel() for p in model.quant_conv.parameters())
+        count["decoder"] += sum(p.numel() for p in model.post_quant_conv.parameters())
+    assert load_autoencoder(str(folder)).num_bytes() == {part: 4 * number for part, number in count.items()}
+
+
 def test_clip_size_that_is_not_divisible(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"4 × 4 pixels.*got 63 × 63"):
         load_autoencoder(str(folder)).latent_shape(ClipShape(frames=2, stride=1, size=63))
@@ -314,41 +325,6 @@ def test_nothing_can_be_drawn_without_a_posterior(tiny: Path) -> None:
 
 # --- a class of its author's
 
-OWN_MODULE = '''
-import torch
-from torch import nn
-
-class Pooling(nn.Module):
-    """Averages 2 frames of 4 by 4 pixels; two latent channels that it makes up. One number is learnt."""
-
-    def __init__(self, gain=2.0):
-        super().__init__()
-        self.config = {"gain": gain}
-        self.gain = nn.Parameter(torch.tensor([gain]))
-        self.encoder = nn.Linear(5, 5)
-
-    def encode(self, clips):
-        pooled = nn.functional.avg_pool3d(clips, (2, 4, 4))
-        return self.gain * pooled[:, :2]
-
-    def decode(self, latents):
-        grown = nn.functional.interpolate(latents / self.gain, scale_factor=(2, 4, 4))
-        return torch.cat([grown, grown[:, :1]], dim=1)
-
-class Shrinking(Pooling):
-    def decode(self, latents):
-        return super().decode(latents)[:, :, 1:]
-'''
-
-
-@pytest.fixture
-def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Name of an importable module with an autoencoder that is no part of diffusers."""
-    name = f"own_{tmp_path.name}".replace("-", "_")
-    (tmp_path / f"{name}.py").write_text(OWN_MODULE)
-    monkeypatch.syspath_prepend(tmp_path)
-    return name
-
 
 def test_a_class_by_import_path(own_module: str) -> None:
     autoencoder = load_autoencoder(f"{own_module}:Pooling")
@@ -426,6 +402,16 @@ def test_missing_weights_are_refused(tiny: Path) -> None:
     save_file(weights, tiny / WEIGHTS)
     with pytest.raises(ValueError, match=r"1 tensors are missing or not known, the first 'decoder\.layers\.0\.weight'"):
         load_autoencoder(str(tiny))
+
+
+@pytest.mark.parametrize("kind", ["AutoencoderTiny", "AutoencoderTinyVideo"])
+def test_a_configuration_that_lies_about_its_channels(saved: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    shutil.copytree(saved[kind], tmp_path / kind)
+    edit_config(tmp_path / kind, latent_channels=7)
+    with pytest.raises(ValueError, match=f"does not load as {kind}") as error:
+        load_autoencoder(str(tmp_path / kind))
+    assert re.search(r"\b(4|8)\b", str(error.value))  # a 3D encoder gives mean and variance of each channel
+    assert re.search(r"\b(7|14)\b", str(error.value))
 
 
 def test_weights_of_another_size_are_refused(tiny: Path) -> None:
