@@ -74,18 +74,32 @@ def make_task(folder: Path, vae: str, num_clips: int) -> Task:
     )
 
 
+def seconds_of(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
 def print_encoding(vae: str, num_clips: int) -> None:
+    """As many clips both ways, in turn, so that what else the machine does meets both."""
     device = find_device()
     autoencoder = load_autoencoder(vae, dtype=precision_for(device), device=device)
     batch = demo_clips(autoencoder.clips_per_batch(SHAPE))
-    bare = median_seconds(lambda: autoencoder.encode(batch)) / len(batch)
+    num_batches = num_clips // len(batch)
+
+    def bare() -> None:
+        for _ in range(num_batches):
+            autoencoder.encode(batch)
+
     with tempfile.TemporaryDirectory() as folder:
-        task = make_task(Path(folder), vae, num_clips)
-        whole = median_seconds(lambda: STEP.compute(task), repeats=3) / num_clips
-    frames = SHAPE.frames
+        task = make_task(Path(folder), vae, num_batches * len(batch))
+        STEP.compute(task)
+        pairs = [(seconds_of(bare), seconds_of(lambda: STEP.compute(task))) for _ in range(7)]
+    frames = num_batches * len(batch) * SHAPE.frames
+    alone, whole = (statistics.median(times) for times in zip(*pairs, strict=True))
+    ratio = statistics.median(one / other for one, other in pairs)
     print(
-        f"| {Path(vae).name} | {precision_for(device)} | {frames / bare:.0f} | {frames / whole:.0f} | "
-        f"{bare / whole:.2f} |",
+        f"| {Path(vae).name} | {precision_for(device)} | {frames / alone:.0f} | {frames / whole:.0f} | {ratio:.2f} |",
         flush=True,
     )
 
