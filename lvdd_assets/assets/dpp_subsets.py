@@ -1,4 +1,4 @@
-"""`dpp_subsets`: which clips of a class are kept, drawn by a k-DPP over the latents."""
+"""`dpp_subsets`: which clips of a class are kept, by default drawn by a k-DPP over the latents."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import dagster as dg
 import numpy as np
 from pydantic import Field
 
-from lvdd_assets.distill import dpp, paper
+from lvdd_assets.distill import features, kernels, paper, selection
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.report import contact_sheet
 from lvdd_assets.distill.stores import ZarrStore
@@ -17,15 +17,31 @@ from lvdd_assets.materialize import materialize
 from lvdd_assets.partitions import BY_CLASS
 
 _NUM_PREVIEWS = 4
-_NUM_UNIFORM_DRAWS = 20
 
 
 class DppSubsetsConfig(dg.Config):
     """How clips are chosen."""
 
+    method: str = Field(default="k-dpp", description=f"How clips are chosen: {', '.join(selection.METHODS)}.")
     kernel: str = Field(
         default="rbf",
-        description=f"Similarity of two clips: {', '.join(dpp.KERNELS)}. rbf takes its bandwidth from the data.",
+        description=(
+            f"Similarity of two clips: {', '.join(kernels.KERNELS)}. rbf takes its bandwidth from the data; exp is the "
+            "released code's, which is the identity on real latents."
+        ),
+    )
+    features: str = Field(
+        default="flat",
+        description=f"What of the latents is compared: {', '.join(features.FEATURES)} (averages over time and space, "
+        "or a Gaussian random projection).",
+    )
+    feature_dim: int = Field(
+        default=512, ge=1, description="Dimensions of projected features; pooled ones have at most so many."
+    )
+    quality: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="How much nearness to the class's mean counts beside diversity (k-dpp, map). 0 is off.",
     )
     clips_per_class: int | None = Field(
         default=None,
@@ -57,30 +73,26 @@ def _class_seed(seed: int, class_name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {class_name}".encode()).digest()[:8], "big")
 
 
+def _rules(config: Mapping[str, Any]) -> selection.Rules:
+    # One projection for all classes: the run's seed, not the class's.
+    names = ("method", "kernel", "features", "feature_dim", "quality")
+    return selection.Rules(**{name: config[name] for name in names}, projection_seed=config["seed"])
+
+
 def _compute(task: Task) -> None:
+    rules = _rules(task.config)
     latents = task.open("latents").read("latents")
     # For names and pictures only; what latents were made from is upstream of them, and fresh whenever they are.
     clips = task.open("raw_clips")
     k = _clips_to_keep(task, len(latents))
-    kernel = dpp.build_kernel(latents.reshape(len(latents), -1), kind=task.config["kernel"])
-    seed = _class_seed(task.config["seed"], task.class_name)
-    items = dpp.order_by_gain(kernel, dpp.sample(kernel, k, seed=seed))
-    uniform = dpp.uniform_log_dets(kernel, k, num_draws=_NUM_UNIFORM_DRAWS, seed=seed)
+    chosen = selection.select(latents, k, rules, seed=_class_seed(task.config["seed"], task.class_name))
     names = [row["file"] for row in clips.read_json("files")["train"]]
     with ZarrStore(task.data_root, task.step).write(task.key, **task.commit_arguments()) as out:
-        out.put("items", items)
-        shown = clips.read("train", np.sort(items[:_NUM_PREVIEWS]))
+        out.put("items", chosen.items)
+        shown = clips.read("train", np.sort(chosen.items[:_NUM_PREVIEWS]))
         out.put("preview", np.frombuffer(contact_sheet(shown), dtype=np.uint8))
-        out.metrics = {
-            "num_selected": k,
-            "num_clips": len(latents),
-            "log_det": dpp.log_det(kernel, items),
-            "log_det_uniform_mean": float(np.mean(uniform)),
-            "log_det_uniform_max": float(np.max(uniform)),
-            "bandwidth": kernel.bandwidth,
-            "max_off_diagonal": kernel.max_off_diagonal,
-            "selected": [names[item] for item in items],
-        }
+        out.metrics = {"num_selected": k, "num_clips": len(latents)} | chosen.metrics()
+        out.metrics["selected"] = [names[item] for item in chosen.items]
 
 
 STEP = Step(
@@ -90,7 +102,10 @@ STEP = Step(
     settings=_settings,
     defaults=DppSubsetsConfig().model_dump(),
     upstream=("latents",),
-    modules=("lvdd_assets.distill.dpp", __name__),
+    modules=(
+        *(f"lvdd_assets.distill.{name}" for name in ("selection", "coresets", "dpp", "spectra", "kernels", "features")),
+        __name__,
+    ),
 )
 
 
@@ -102,8 +117,9 @@ STEP = Step(
     kinds={"numpy"},
     code_version=STEP.code_version,
     description=(
-        "Indices of the train clips that are kept for a class, int64 [k]: one exact k-DPP draw over the flattened "
-        "latents, ordered so that every prefix is diverse. log_det stands beside 20 uniform draws of the same size."
+        "Indices of the train clips that are kept for a class, int64 [k], in an order of which every prefix is a "
+        "subset by itself. By default one exact k-DPP draw over the flattened latents, ordered by gain. log det, "
+        "distances within the subset and coverage of the class stand beside 20 uniform draws of the same size."
     ),
 )
 def dpp_subsets(

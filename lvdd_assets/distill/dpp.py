@@ -1,106 +1,61 @@
-"""Diverse subsets of a class by a determinantal point process: kernels, the exact k-DPP sampler, an order of the
-sample.
+"""Diverse subsets of a class by a determinantal point process: the exact k-DPP sampler and its low-rank route, greedy
+MAP, an order of the sample.
 
-N items with features of D dimensions; L is an N×N positive semi-definite kernel; P(S) ∝ det(L_S) with |S| = k. Which
-features an item has is decided by whoever calls; other ways of choosing (random, herding, k-means) belong to
-`coresets`.
+N items; L is a positive semi-definite kernel; P(S) ∝ det(L_S) with |S| = k. What L is made of belongs to `kernels`;
+other ways of choosing (random, herding, k-means) belong to `coresets`.
+
+Which machine draws does not matter, up to rounding: a draw depends on eigenvalues, on the spans of the chosen
+eigenvectors and on uniform numbers of PCG64, all of them continuous in L, and not on the signs or the order that a
+LAPACK gives eigenvectors. Where equal eigenvalues leave a basis to LAPACK's choice, `_fix_basis` chooses one. A
+difference of 1e-13 in L can change a subset where a uniform number falls within about 1e-13 · N of a threshold.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-KERNELS = ("rbf", "cosine", "linear")
+from lvdd_assets.distill.features import first_largest
+from lvdd_assets.distill.kernels import DENSE_LIMIT, RANK_TOLERANCE, FeatureKernel, Kernel
+from lvdd_assets.distill.spectra import Spectrum
 
-# Eigenvalues below this share of the largest are taken for zero: float64 cannot tell them from rounding.
-_RANK_TOLERANCE = 1e-10
+NYSTROM_RANK = 512
+"""Least rank of the approximation that the k-DPP of a large class with a full-rank kernel is drawn from."""
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """A checked kernel matrix.
+class Draw:
+    """A k-DPP sample and how it was drawn.
 
     Attributes:
-        matrix: float64 [N, N], symmetric, finite.
-        bandwidth: the RBF's bandwidth in units of the features' distance; 0.0 for kernels without one.
+        items: int64 [k], ascending.
+        rank: numerical rank of the kernel it was drawn from.
+        route: "exact", "dual" (exact, by the kernel's factor), or "nystrom" (approximate).
+        kept_trace: share of L's trace that the kernel drawn from has; 1.0 where exact.
     """
 
-    matrix: np.ndarray
-    bandwidth: float = 0.0
-
-    def __post_init__(self) -> None:
-        matrix = self.matrix
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
-            raise ValueError(f"a kernel is a square matrix, got {matrix.shape = }")
-        if not np.isfinite(matrix).all():
-            raise ValueError("the kernel has entries that are not finite: look for NaN in the latents")
-        if not np.allclose(matrix, matrix.T, atol=1e-10):
-            raise ValueError("the kernel is not symmetric")
-
-    @property
-    def num_items(self) -> int:
-        """N."""
-        return int(self.matrix.shape[0])
-
-    @property
-    def max_off_diagonal(self) -> float:
-        """Largest similarity of two different items; near 0 means that L is a multiple of the identity and k-DPP is a
-        uniform draw."""
-        if self.num_items == 1:
-            return 0.0
-        return float(np.abs(self.matrix - np.diag(np.diag(self.matrix))).max())
-
-    def rank(self) -> int:
-        """Numerical rank."""
-        eigenvalues = np.linalg.eigvalsh(self.matrix)
-        return int((eigenvalues > _RANK_TOLERANCE * max(eigenvalues[-1], 0.0)).sum())
+    items: np.ndarray
+    rank: int
+    route: str = "exact"
+    kept_trace: float = 1.0
 
 
-def build_kernel(features_ND: np.ndarray, *, kind: str = "rbf") -> Kernel:
-    """Similarity of items by their features.
+def draw(kernel: FeatureKernel | Kernel, k: int, *, seed: int) -> Draw:
+    """A k-DPP sample: exactly up to `DENSE_LIMIT` items; above, exactly by the dual where L = B Bᵀ with at most
+    `DENSE_LIMIT` columns, and else from a Nyström approximation of rank max(512, 4k).
 
-    `rbf` is exp(−d² / 2σ²) with σ the median of the pairwise distances. The released code's exp(−d) with a fixed
-    bandwidth of 1 is the identity on real latents, whose distances are in the hundreds; a bandwidth from the data is
-    what makes the choice diverse.
-
-    Args:
-        features_ND: float [N, D].
-        kind: one of `KERNELS`.
+    Raises:
+        ValueError: k is below 1 or above the kernel's numerical rank.
     """
-    features = np.asarray(features_ND, dtype=np.float64)
-    if features.ndim != 2 or features.shape[0] == 0:
-        raise ValueError(f"features are [N, D] with N ≥ 1, got {features.shape = }")
-    if not np.isfinite(features).all():
-        raise ValueError("features have values that are not finite: look for NaN in the latents")
-    if kind == "rbf":
-        squares = _squared_distances(features)
-        bandwidth = float(np.sqrt(np.median(squares[np.triu_indices(len(features), 1)]))) if len(features) > 1 else 1.0
-        if bandwidth == 0.0:
-            raise ValueError(
-                "more than half of all pairs of clips are identical: the median distance is 0. Remove copies."
-            )
-        return Kernel(np.exp(-squares / (2 * bandwidth**2)), bandwidth)
-    if kind == "cosine":
-        norms = np.linalg.norm(features, axis=1, keepdims=True)
-        if not norms.all():
-            raise ValueError("a clip's features are all zero: its cosine is undefined. Use the rbf kernel.")
-        unit = features / norms
-        return Kernel(_symmetric(unit @ unit.T))
-    if kind == "linear":
-        return Kernel(_symmetric(features @ features.T))
-    raise ValueError(f"unknown kernel {kind!r}; known: {', '.join(KERNELS)}")
-
-
-def _symmetric(matrix: np.ndarray) -> np.ndarray:
-    return (matrix + matrix.T) / 2
-
-
-def _squared_distances(features_ND: np.ndarray) -> np.ndarray:
-    squares = (features_ND**2).sum(1)
-    distances = squares[:, None] + squares[None] - 2 * features_ND @ features_ND.T
-    distances = np.maximum(_symmetric(distances), 0.0)
-    np.fill_diagonal(distances, 0.0)
-    return distances
+    if isinstance(kernel, Kernel) or kernel.num_items <= DENSE_LIMIT:
+        dense = kernel if isinstance(kernel, Kernel) else kernel.dense()
+        return _draw(Spectrum.of_matrix(dense.matrix), k, seed)
+    if kernel.features.dimension <= DENSE_LIMIT and (factor_NR := kernel.factor()) is not None:
+        exact = _draw(Spectrum.of_factor(factor_NR), k, seed)
+        return Draw(exact.items, exact.rank, "dual")
+    factor_NR, kept_trace = nystrom_factor(kernel, min(max(NYSTROM_RANK, 4 * k), kernel.num_items), seed=seed)
+    approximate = _draw(Spectrum.of_factor(factor_NR), k, seed)
+    return Draw(approximate.items, approximate.rank, "nystrom", kept_trace)
 
 
 def sample(kernel: Kernel, k: int, *, seed: int) -> np.ndarray:
@@ -112,25 +67,39 @@ def sample(kernel: Kernel, k: int, *, seed: int) -> np.ndarray:
     Raises:
         ValueError: k is below 1 or above the kernel's numerical rank (then every det(L_S) is 0).
     """
-    eigenvalues, vectors = np.linalg.eigh(kernel.matrix)
-    eigenvalues = np.where(eigenvalues > _RANK_TOLERANCE * max(eigenvalues[-1], 0.0), eigenvalues, 0.0)
-    rank = int((eigenvalues > 0).sum())
+    return draw(kernel, k, seed=seed).items
+
+
+def sample_factor(factor_NR: np.ndarray, k: int, *, seed: int) -> np.ndarray:
+    """The same for L = B Bᵀ, by the R×R dual BᵀB: O(N R² + R³), no N×N matrix (Kulesza & Taskar 2012, section 3.3)."""
+    return _draw(Spectrum.of_factor(factor_NR), k, seed).items
+
+
+def _draw(spectrum: Spectrum, k: int, seed: int) -> Draw:
+    num_items, rank = spectrum.num_items, spectrum.rank
     if not 1 <= k <= rank:
-        raise ValueError(
-            f"k-DPP: asked for {k} of {kernel.num_items} clips, possible are 1 to {rank} (the kernel's rank)"
-        )
+        raise rank_error("k-DPP", k, num_items, rank)
     generator = np.random.default_rng(seed)
-    chosen = _choose_eigenvectors(eigenvalues, k, generator)
-    return np.sort(_sample_projection(vectors[:, chosen], generator))
+    chosen = _choose_eigenvectors(spectrum.eigenvalues, k, generator)
+    items = np.arange(k) if k == num_items else _sample_projection(spectrum.vectors(chosen), generator)
+    return Draw(np.sort(items), rank)
+
+
+def rank_error(what: str, k: int, num_items: int, rank: int) -> ValueError:
+    """The error for a k that the kernel's rank forbids."""
+    return ValueError(
+        f"{what}: asked for {k} of {num_items} clips, possible are 1 to {rank} (the kernel's rank). "
+        "Ask for fewer, remove copies, or use another kernel."
+    )
 
 
 def log_elementary_symmetric(log_values: np.ndarray, k: int) -> np.ndarray:
     """log e_j(λ_1 … λ_n) for j = 0 … k and n = 0 … N: float64 [k + 1, N + 1], from log λ (−inf for λ = 0)."""
-    table = np.full((k + 1, len(log_values) + 1), -np.inf)
-    table[0] = 0.0
+    table_NK = np.full((len(log_values) + 1, k + 1), -np.inf)
+    table_NK[:, 0] = 0.0
     for n, log_value in enumerate(log_values, start=1):
-        table[1:, n] = np.logaddexp(table[1:, n - 1], log_value + table[:-1, n - 1])
-    return table
+        np.logaddexp(table_NK[n - 1, 1:], log_value + table_NK[n - 1, :-1], out=table_NK[n, 1:])
+    return table_NK.T
 
 
 def _choose_eigenvectors(eigenvalues: np.ndarray, k: int, generator: np.random.Generator) -> list[int]:
@@ -152,54 +121,94 @@ def _choose_eigenvectors(eigenvalues: np.ndarray, k: int, generator: np.random.G
 
 def _sample_projection(basis_NK: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """One draw of the projection DPP with the orthonormal basis [N, k]: k items, each by its share of what is left of
-    the span."""
-    basis = basis_NK.copy()
-    items = []
-    while basis.shape[1] > 0:
-        weights = (basis**2).sum(1)
-        item = int(generator.choice(len(weights), p=weights / weights.sum()))
+    the span (Gram–Schmidt on the projector's columns, as in Cholesky)."""
+    k = basis_NK.shape[1]
+    weights = (basis_NK**2).sum(1)
+    rows_KN = np.zeros((k, len(basis_NK)))
+    items: list[int] = []
+    for step in range(k):
+        shares = np.cumsum(weights)
+        item = int(np.searchsorted(shares / shares[-1], generator.random(), side="right"))
+        row = basis_NK @ basis_NK[item] - rows_KN[:step, item] @ rows_KN[:step]
+        rows_KN[step] = row / np.sqrt(weights[item])
+        weights = np.maximum(weights - rows_KN[step] ** 2, 0.0)
         items.append(item)
-        # Restrict the span to what is orthogonal to the item's axis: reflect its row onto the last column,
-        # drop that column.
-        row = basis[item]
-        target = np.zeros_like(row)
-        target[-1] = -np.copysign(np.linalg.norm(row), row[-1])
-        mirror = row - target
-        basis -= np.outer(basis @ mirror, mirror) * (2.0 / (mirror @ mirror))
-        basis = np.linalg.qr(basis[:, :-1])[0] if basis.shape[1] > 1 else basis[:, :0]
+        weights[items] = 0.0
     return np.array(items, dtype=np.int64)
 
 
-def order_by_gain(kernel: Kernel, items: np.ndarray) -> np.ndarray:
-    """The items so that every prefix is diverse: next comes the one that raises log det(L_prefix) most (greedy MAP,
-    Chen et al. 2018).
+def _partial_cholesky(
+    kernel: FeatureKernel | Kernel, k: int, pick: Callable[[np.ndarray], int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Up to k steps of Cholesky, pivoted by `pick` on the variances that are left: rows [k, N] with L ≈ rowsᵀ rows, the
+    pivots, the variances that remain. Stops where nothing is left. O(N k) memory, one column of L a step."""
+    variances = kernel.diagonal()
+    least = RANK_TOLERANCE * float(variances.max())
+    rows_KN = np.zeros((k, kernel.num_items))
+    pivots: list[int] = []
+    while len(pivots) < k:
+        item = pick(variances)
+        if variances[item] <= least:
+            break
+        step = len(pivots)
+        column = kernel.columns(np.array([item]))[:, 0]
+        rows_KN[step] = (column - rows_KN[:step, item] @ rows_KN[:step]) / np.sqrt(variances[item])
+        variances = np.maximum(variances - rows_KN[step] ** 2, 0.0)
+        pivots.append(item)
+        variances[pivots] = 0.0
+    return rows_KN[: len(pivots)], np.array(pivots, dtype=np.int64), variances
+
+
+def greedy_map(kernel: FeatureKernel | Kernel, k: int) -> np.ndarray:
+    """k items by greedy MAP: each raises log det(L_S) most (Chen, Zhang & Zhou 2018). O(N k²) time, O(N k) memory.
+
+    Of items with the same gain the first is taken: with the rbf kernel without quality, item 0 comes first.
+
+    Returns:
+        int64 [k], in the order in which they were taken.
+
+    Raises:
+        ValueError: k is below 1 or above the kernel's numerical rank.
+    """
+    scale = float(kernel.diagonal().max())
+    pivots = _partial_cholesky(kernel, min(max(k, 0), kernel.num_items), lambda left: first_largest(left, scale))[1]
+    if not 1 <= k <= len(pivots):
+        raise rank_error("greedy MAP", k, kernel.num_items, len(pivots) if k > 0 else kernel.num_items)
+    return pivots
+
+
+def nystrom_factor(kernel: FeatureKernel | Kernel, rank: int, *, seed: int) -> tuple[np.ndarray, float]:
+    """B [N, R ≤ rank] with B Bᵀ ≈ L, and the share of L's trace that it has.
+
+    Landmarks are drawn by what is left of their variance: randomly pivoted Cholesky (Chen, Epperly, Tropp & Webber
+    2022).
+    """
+    # Not the numbers that the draw from this factor uses.
+    generator = np.random.default_rng([seed, 1])
+
+    def pick(variances: np.ndarray) -> int:
+        shares = np.cumsum(variances)
+        if shares[-1] <= 0:
+            return 0
+        return int(np.searchsorted(shares / shares[-1], generator.random(), side="right"))
+
+    rows_KN, _, left = _partial_cholesky(kernel, rank, pick)
+    return rows_KN.T, 1.0 - float(left.sum() / kernel.diagonal().sum())
+
+
+def order_by_gain(kernel: FeatureKernel | Kernel, items: np.ndarray) -> np.ndarray:
+    """The items so that every prefix is diverse: next comes the one that raises log det(L_prefix) most (greedy MAP).
 
     Ties and items without gain keep their order. A release that can hold fewer clips keeps a prefix.
     """
-    matrix = kernel.matrix[np.ix_(items, items)]
-    variances = np.diag(matrix).copy()
-    rows = np.zeros((len(items), len(items)))
-    left = list(range(len(items)))
-    order: list[int] = []
-    while left:
-        best = max(left, key=lambda index: variances[index])
-        left.remove(best)
-        if variances[best] > 0:
-            step = len(order)
-            rows[step] = (matrix[best] - rows[:step, best] @ rows[:step]) / np.sqrt(variances[best])
-            variances = np.maximum(variances - rows[step] ** 2, 0.0)
-        order.append(best)
-    return np.asarray(items)[order]
+    items = np.asarray(items, dtype=np.int64)
+    block = kernel.block(items)
+    scale = float(block.diagonal().max())
+    order = _partial_cholesky(block, len(items), lambda left: first_largest(left, scale))[1]
+    return items[np.concatenate([order, np.setdiff1d(np.arange(len(items)), order)])]
 
 
-def log_det(kernel: Kernel, items: np.ndarray) -> float:
+def log_det(kernel: FeatureKernel | Kernel, items: np.ndarray) -> float:
     """log det(L_S) of a subset; −inf where it is singular."""
-    sign, value = np.linalg.slogdet(kernel.matrix[np.ix_(items, items)])
+    sign, value = np.linalg.slogdet(kernel.block(np.asarray(items)).matrix)
     return float(value) if sign > 0 else float("-inf")
-
-
-def uniform_log_dets(kernel: Kernel, k: int, *, num_draws: int, seed: int) -> np.ndarray:
-    """log det(L_S) of subsets drawn uniformly, what a diverse draw is to be compared with: float64 [num_draws]."""
-    generator = np.random.default_rng(seed)
-    draws = (generator.choice(kernel.num_items, size=k, replace=False) for _ in range(num_draws))
-    return np.array([log_det(kernel, items) for items in draws])

@@ -1,14 +1,24 @@
 """The stored subset is a k-DPP draw over the stored latents."""
 
+import hashlib
+
+import numpy as np
 import pytest
 
-from lvdd_assets.distill import dpp
+from lvdd_assets.distill import coresets, dpp
+from lvdd_assets.distill.features import prepare
+from lvdd_assets.distill.kernels import build_kernel
+from lvdd_assets.distill.selection import METHODS
 from lvdd_assets.distill.stores import ZarrStore
 from tests.conftest import Chain, MakeChain, failure, metadata
 
 
 def _items(chain: Chain, class_name: str = "grow") -> list[int]:
     return ZarrStore(chain.workspace.data_root, "dpp_subsets").open(f"tiny/{class_name}").read("items").tolist()
+
+
+def _latents(chain: Chain, class_name: str = "grow") -> np.ndarray:
+    return ZarrStore(chain.workspace.data_root, "latents").open(f"tiny/{class_name}").read("latents")
 
 
 def test_as_many_as_asked_for(finished: MakeChain) -> None:
@@ -30,9 +40,27 @@ def test_metadata_names_the_clips_and_shows_the_kernel(finished: MakeChain) -> N
     assert shown["selected"] == [f"train/grow/grow_{item:03d}.mp4" for item in _items(chain)]
     assert 1e-3 < shown["max_off_diagonal"] <= 1.0  # L is not the identity
     assert shown["bandwidth"] > 1.0
-    latents = ZarrStore(chain.workspace.data_root, "latents").open("tiny/grow").read("latents")
-    kernel = dpp.build_kernel(latents.reshape(5, -1))
-    assert shown["log_det"] == pytest.approx(dpp.log_det(kernel, _items(chain)), rel=1e-6)
+    assert "warning" not in shown
+    kernel = build_kernel(prepare(_latents(chain)))
+    assert shown["log_det"] == pytest.approx(dpp.log_det(kernel, np.array(_items(chain))), rel=1e-6)
+    assert (shown["kernel_rank"], shown["route"]) == (5, "exact")
+
+
+def test_metadata_shows_the_figures_beside_uniform_draws(finished: MakeChain) -> None:
+    shown = metadata(finished().materialize("dpp_subsets"), "dpp_subsets", "tiny/grow")
+    header, _, *rows = shown["comparison"].splitlines()
+    assert header == "| figure | chosen | uniform mean | uniform min | uniform max |"
+    cells = {
+        row.split(" | ")[0].strip("| "): [float(cell) for cell in row.strip("| ").split(" | ")[1:]] for row in rows
+    }
+    assert list(cells) == ["log det", "mean nearest-neighbour distance", "coverage", "coverage / spread"]
+    for _, mean, least, largest in cells.values():
+        assert least <= mean <= largest
+    assert cells["log det"][0] == pytest.approx(shown["log_det"], rel=1e-3)
+    assert cells["coverage"][0] == pytest.approx(shown["coverage"], rel=1e-3)
+    # 3 of 5 clips are kept: the others are away from them, but not as far as the class is wide.
+    assert 0 < shown["coverage_share"] < 1
+    assert shown["mean_nearest_distance"] > 0
 
 
 def test_registry_and_run_config_can_ask_for_a_number(finished: MakeChain) -> None:
@@ -62,4 +90,60 @@ def test_seeds_differ_and_repeat(finished: MakeChain) -> None:
 
 def test_an_unknown_kernel(finished: MakeChain) -> None:
     message = failure(finished().materialize("dpp_subsets", config={"dpp_subsets": {"kernel": "magic"}}))
-    assert "unknown kernel 'magic'; known: rbf, cosine, linear" in message
+    assert "unknown kernel 'magic'; known: rbf, cosine, linear, exp" in message
+
+
+def test_the_default_is_a_k_dpp_draw_over_the_flattened_latents(finished: MakeChain) -> None:
+    chain = finished()
+    kernel = build_kernel(prepare(_latents(chain).reshape(5, -1)))
+    seed = int.from_bytes(hashlib.sha256(b"0 grow").digest()[:8], "big")
+    assert _items(chain) == dpp.order_by_gain(kernel, dpp.draw(kernel, 3, seed=seed).items).tolist()
+
+
+def test_every_method_by_name(finished: MakeChain) -> None:
+    chain = finished()
+    for method in METHODS:
+        config = {"method": method, "features": "pooled", "feature_dim": 64, "quality": 0.5}
+        result = chain.materialize("dpp_subsets", partition="tiny/grow", config={"dpp_subsets": config})
+        shown = metadata(result, "dpp_subsets", "tiny/grow")
+        items = _items(chain)
+        assert len(set(items)) == 3
+        assert shown["selected"] == [f"train/grow/grow_{item:03d}.mp4" for item in items]
+        assert 4 <= shown["feature_dim"] <= 64
+        assert shown["config"]["method"] == method
+
+
+def test_one_projection_serves_all_classes(finished: MakeChain) -> None:
+    chain = finished()
+    config = {"features": "projected", "feature_dim": 16, "seed": 3, "method": "herding"}
+    chain.materialize("dpp_subsets", config={"dpp_subsets": config})
+    for name in ("grow", "move_left"):
+        points = prepare(_latents(chain, name), kind="projected", dimension=16, seed=3)
+        assert _items(chain, name) == coresets.herding(points, 3).tolist()
+
+
+def test_the_released_kernel_is_shown_to_be_the_identity(finished: MakeChain) -> None:
+    config = {"kernel": "exp"}
+    shown = metadata(finished().materialize("dpp_subsets", config={"dpp_subsets": config}), "dpp_subsets", "tiny/grow")
+    assert shown["max_off_diagonal"] < 1e-6
+    assert shown["bandwidth"] == 1.0
+    assert "the kernel is diagonal" in shown["warning"]
+
+
+def test_what_cannot_be_asked_for(finished: MakeChain) -> None:
+    chain = finished()
+    for config, message in (
+        ({"method": "magic"}, "unknown method 'magic'; known: k-dpp, map, random"),
+        ({"features": "magic"}, "unknown features 'magic'; known: flat, pooled, projected"),
+        ({"features": "projected", "feature_dim": 10**6}, "projected to 1000000 dimensions, the latents have"),
+    ):
+        result = chain.materialize("dpp_subsets", partition="tiny/grow", config={"dpp_subsets": config})
+        assert message in failure(result)
+
+
+def test_every_module_of_the_algorithm_counts() -> None:
+    """A changed sampler makes the stored subsets stale."""
+    from lvdd_assets.assets.dpp_subsets import STEP
+
+    for name in ("selection", "coresets", "dpp", "spectra", "kernels", "features"):
+        assert f"lvdd_assets.distill.{name}" in STEP.modules
