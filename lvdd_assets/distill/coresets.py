@@ -16,6 +16,8 @@ from lvdd_assets.distill.features import Features, first_largest
 # Up to this many items all N×N distances are held while facility location runs.
 _DENSE_LIMIT = 4000
 _CANDIDATES_AT_ONCE = 256
+# Stale gains computed anew together: one product of matrices is faster than as many of vectors.
+_STALE_AT_ONCE = 32
 
 
 def random(features: Features, k: int, *, seed: int) -> np.ndarray:
@@ -130,10 +132,14 @@ def _cover(features: Features, candidates: np.ndarray, k: int) -> np.ndarray:
     heapq.heapify(heap)
     chosen: list[int] = []
     while len(chosen) < k:
-        _, position, when = heapq.heappop(heap)
-        if when < len(chosen):
-            heapq.heappush(heap, (-gains(np.array([position]))[0], position, len(chosen)))
+        stale = []
+        while heap and heap[0][2] < len(chosen) and len(stale) < _STALE_AT_ONCE:
+            stale.append(heapq.heappop(heap)[1])
+        if stale:
+            for gain, position in zip(gains(np.array(stale)), stale, strict=True):
+                heapq.heappush(heap, (-gain, position, len(chosen)))
             continue
+        position = heapq.heappop(heap)[1]
         nearest = np.minimum(nearest, distances_of(np.array([position]))[:, 0])
         chosen.append(position)
     return candidates[chosen]
