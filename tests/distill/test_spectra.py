@@ -41,14 +41,34 @@ def test_the_short_way_and_the_whole_decomposition_give_the_same_spans() -> None
     np.testing.assert_allclose(ours @ ours.T, whole @ whole.T, atol=1e-9)
 
 
-def test_a_matrix_that_falls_apart_is_decomposed_whole() -> None:
-    matrix = np.zeros((600, 600))
-    matrix[:300, :300], matrix[300:, 300:] = _rbf(300), 2 * _rbf(300, 30)
-    spectrum = Spectrum.of_matrix(matrix)
-    vectors = spectrum.vectors([10, 400, 598, 599])
+@pytest.mark.parametrize("kind", ["blocks", "twins", "diagonal", "low rank"])
+def test_the_short_way_takes_matrices_that_fall_apart(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = 2 * _rbf(150, 30) if kind == "blocks" else _rbf(150)  # twins: every eigenvalue twice
+    matrix = np.block([[_rbf(150), np.zeros((150, 150))], [np.zeros((150, 150)), other]])
+    if kind == "diagonal":
+        matrix = np.diag(np.arange(1.0, 301.0))
+    if kind == "low rank":
+        factor = np.random.default_rng(0).normal(size=(300, 30))
+        matrix = factor @ factor.T
+    chosen = [275, 280, 298, 299]
+    vectors = Spectrum.of_matrix(matrix).vectors(chosen)
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(4), atol=1e-10)
-    values = np.diag(vectors.T @ matrix @ vectors)
-    assert np.abs(matrix @ vectors - vectors * values).max() < 1e-10
+    values = np.linalg.eigvalsh(vectors.T @ matrix @ vectors)
+    np.testing.assert_allclose(values, np.linalg.eigvalsh(matrix)[chosen], rtol=1e-9)
+    # Where inverse iteration fails, a whole decomposition takes its place: with the same spans.
+    monkeypatch.setattr(spectra, "_is_sound", lambda *_: False)
+    whole = Spectrum.of_matrix(matrix).vectors(chosen)
+    np.testing.assert_allclose(whole @ whole.T, vectors @ vectors.T, atol=1e-8)
+
+
+def test_unsound_vectors_are_found_out() -> None:
+    diagonal, beside = np.linspace(1, 2, 50), np.full(49, 0.3)
+    matrix = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
+    values, vectors = np.linalg.eigh(matrix)
+    chosen = np.array([3, 20, 49])
+    assert spectra._is_sound(diagonal, beside, values[chosen], vectors[:, chosen], values[-1])
+    for wrong in (vectors[:, [3, 21, 49]], vectors[:, [3, 3, 49]], vectors[:, chosen] * 1.001):
+        assert not spectra._is_sound(diagonal, beside, values[chosen], wrong, values[-1])
 
 
 def test_a_factor_has_the_spectrum_of_its_product() -> None:
