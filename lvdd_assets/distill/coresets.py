@@ -132,7 +132,7 @@ def _cover(features: Features, candidates: np.ndarray, k: int) -> np.ndarray:
     heapq.heapify(heap)
     chosen: list[int] = []
     while len(chosen) < k:
-        stale = []
+        stale: list[int] = []
         while heap and heap[0][2] < len(chosen) and len(stale) < _STALE_AT_ONCE:
             stale.append(heapq.heappop(heap)[1])
         if stale:
