@@ -24,7 +24,7 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-NUM_LEVELS = 48
+NUM_LEVELS = 60
 # Expected magnitude at which the lowest level ends, as a power of two, and levels from one size to its double.
 _LOWEST_OCTAVE, _PER_OCTAVE = -9, 3
 # Magnitudes from here on are escaped; low bits are split off before, so that it is rarely needed.
@@ -39,21 +39,23 @@ LONGEST_MODE = 1 << 12
 """Longest mode that is coded: the number of passes is what a few damaged bytes could announce."""
 
 # Contexts as (steps back in t, c, y, x; weight of the clip's own magnitude; weight of the class's mean magnitude),
-# weights in 1/1024.
+# weights in 1/1024. Fitted by training/fit_contexts.py, six clips a video, on the free videos that the model cards of the
+# embedded autoencoders list (65 files, 4 classes by name), through embedded-2d and embedded-3d, at steps 0.5 to 4.
 _NEIGHBOURS = (
-    (0, 0, 1, 0, 116, 91),
-    (0, 0, 0, 1, 116, 91),
-    (0, 1, 0, 0, 107, 50),
-    (0, 0, 2, 0, 79, 57),
-    (0, 0, 0, 2, 79, 57),
-    (0, 0, 1, 1, 43, 14),
-    (0, 1, 1, 0, 55, 14),
-    (0, 1, 0, 1, 55, 14),
-    (1, 0, 0, 0, 17, 49),
+    (0, 0, 1, 0, 130, 159),
+    (0, 0, 0, 1, 130, 159),
+    (0, 1, 0, 0, 58, 7),
+    (0, 0, 2, 0, 100, 59),
+    (0, 0, 0, 2, 100, 59),
+    (0, 0, 1, 1, 31, 7),
+    (0, 1, 1, 0, 7, 3),
+    (0, 1, 0, 1, 7, 3),
+    (1, 0, 0, 0, 31, 7),
 )
 # Expected magnitude where nothing is known: of position (0, 0), over (1 + t)²; elsewhere, over (1 + t + y + x)²; and
 # everywhere.
-_FIRST, _ELSEWHERE, _LEAST = 1740, 70, 2
+_FIRST, _ELSEWHERE, _LEAST = 690, 89, 1
+_MARGIN_BITS = 6  # that a mean must save beyond its own length
 _UNIT = 1 << 16  # of an expected magnitude
 _LARGEST_CONTEXT = 1 << 14  # larger magnitudes say no more
 _PART = 1 << 15  # coefficients after which distributions learn, or at the end of a shell
@@ -82,7 +84,7 @@ def encode(values_NTChw: NDArray[np.integer]) -> bytes:
     if common_P1.any():
         _encode_part(coder, common_P1, shells, distributions)
     _encode_part(coder, own_PN - common_P1, shells, distributions)
-    return _shorten(coder.get_compressed(), values.size)
+    return _finish(coder, values.size)
 
 
 def decode(data: bytes, shape: tuple[int, ...]) -> NDArray[np.int32]:
@@ -98,7 +100,7 @@ def decode(data: bytes, shape: tuple[int, ...]) -> NDArray[np.int32]:
     if len(data) < _least_bytes(count):
         raise ValueError(f"{len(data)} B cannot hold {count} coefficients of shape {shape}: they are cut or damaged")
 
-    words = np.frombuffer(data + bytes(-len(data) % 4), dtype="<u4").astype(np.uint32)
+    words = np.frombuffer(data + bytes(-len(data) % 4), dtype=">u4").astype(np.uint32)
     shells, distributions = _shells(tuple(shape[1:])), _Distributions()
     coder = constriction.stream.queue.RangeDecoder(words)
     try:
@@ -113,11 +115,18 @@ def decode(data: bytes, shape: tuple[int, ...]) -> NDArray[np.int32]:
 
 
 def _common(values_PN: NDArray[np.int64]) -> NDArray[np.int64]:
-    """What all clips are coded without, [P, 1]: the rounded mean, where that makes magnitudes smaller in sum."""
+    """What all clips are coded without, [P, 1]: the rounded mean, or 0 where it is not worth its bytes.
+
+    Without it, N magnitudes that were `with_mean` in sum are `without` in sum; as of Laplacian values, that saves
+    N · log2(with_mean / without) bits, at least 1.5 · N · (with_mean / without − 1) where little is saved. The mean is
+    chosen after the fact, so that it must save more than it costs.
+    """
     num_clips = values_PN.shape[1]
-    mean = ((2 * values_PN.sum(1) + num_clips) // (2 * num_clips))[:, None]
-    without = np.abs(values_PN - mean).sum(1) + np.abs(mean[:, 0])
-    return np.where((without < np.abs(values_PN).sum(1))[:, None], mean, 0)
+    mean = (2 * values_PN.sum(1) + num_clips) // (2 * num_clips)
+    with_mean, without = np.abs(values_PN).sum(1), np.abs(values_PN - mean[:, None]).sum(1)
+    num_bits = np.frexp(np.abs(mean).astype(np.float64))[1] + _MARGIN_BITS
+    is_worth = (3 * num_clips * (with_mean - without) > 2 * num_bits * without) & (without + np.abs(mean) < with_mean)
+    return np.where(is_worth, mean, 0)[:, None]
 
 
 @dataclass(frozen=True)
@@ -330,6 +339,18 @@ def _least_bytes(count: int) -> int:
     return 1 + count // MOST_SYMBOLS_PER_BYTE
 
 
-def _shorten(words: NDArray[np.uint32], count: int) -> bytes:
-    """The words as bytes without zeros at the end, which the decoder fills in; but as many as `count` symbols need."""
-    return words.astype("<u4").tobytes().rstrip(b"\x00").ljust(_least_bytes(count), b"\x00")
+def _finish(coder: Any, count: int) -> bytes:
+    """The coder's bytes, most significant first, without zeros at the end, which the decoder fills in; but as many as
+    `count` symbols need."""
+    words = coder.get_compressed()
+    num_words, (low, size) = coder.pos()
+    data = words.astype(">u4").tobytes()
+    if low + size <= 1 << 64:  # otherwise words before may still change by a carry, and constriction ends it
+        # Any number within the last interval will do: the one with the fewest bytes.
+        for num_bytes in range(9):
+            unit = 1 << 8 * (8 - num_bytes)
+            number = (low + unit - 1) // unit * unit
+            if number < low + size:
+                break
+        data = data[: 4 * num_words] + number.to_bytes(8, "big")[:num_bytes]
+    return data.rstrip(b"\x00").ljust(_least_bytes(count), b"\x00")
