@@ -2,13 +2,14 @@
 
     python training/fit_contexts.py --videos FOLDER [--clips-per-video 6] [--iterations 300]
 
-The files of the folder whose names start alike (up to the first `_` or digit) are a class. Their clips are encoded by
-the autoencoders that ship, turned into the class's HOSVD basis, divided by each step and rounded, and freed from what
-clips have in common, as the coder does it. Then the expected magnitude m of each coefficient, a weighted sum of the
-magnitudes that the coder knows before it, is fitted by gradient descent on the code length of the two-sided geometric
-distribution with mean magnitude m. Every setting (autoencoder, clip shape, step) counts the same, in relative bytes.
+The files of the folder whose names start alike (up to the first `_` or digit) are a class; the held-out ones are left
+alone, as in training. Their clips are encoded by the autoencoders that ship, turned into the class's HOSVD basis,
+divided by each step and rounded, and freed from what clips have in common, as the coder does it. Then the expected
+magnitude m of each coefficient, a weighted sum of the magnitudes that the coder knows before it, is fitted by gradient
+descent on the code length of the two-sided geometric distribution with mean magnitude m. Every setting (autoencoder,
+clip shape, step) counts the same, in relative bytes.
 
-It prints the constants to paste, and bits per clip of each setting before and after.
+It prints the constants to paste, and bytes per clip of each setting before and after, signs left out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sources import video_files
 
 from lvdd_assets.distill import coefficient_coding, tucker
 from lvdd_assets.distill.catalog import CLIP_PRESETS, ClipShape, Sampling
@@ -31,7 +33,6 @@ AUTOENCODERS = ("embedded-2d", "embedded-3d")
 STEPS = (0.5, 1.0, 2.0, 4.0)
 LARGEST_CLASS = 24  # clips; of more, so many spread evenly over the class
 FIRST, ELSEWHERE, LEAST = 1.7, 0.07, 0.002  # where the fit starts
-SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 # Neighbours that share their weights: height and width are alike.
 TIED = {(0, 0, 0, 1): (0, 0, 1, 0), (0, 0, 0, 2): (0, 0, 2, 0), (0, 1, 0, 1): (0, 1, 1, 0)}
 STEPS_BACK = tuple(row[:4] for row in coefficient_coding._NEIGHBOURS)
@@ -42,13 +43,10 @@ NUM_FEATURES = 2 * len(FREE) + 3
 def read_classes(folder: Path, shape: ClipShape, clips_per_video: int) -> dict[str, np.ndarray]:
     """Clips of each class, uint8 [N, T, 3, H, W]."""
     classes: dict[str, list[np.ndarray]] = defaultdict(list)
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES:
-            name = re.split(r"[_\d]", path.stem, maxsplit=1)[0]
-            clips = read_clips(path, shape, Sampling(clips_per_video=clips_per_video), name=path.name)
-            classes[name] += [clip.frames_TCHW for clip in clips]
-    if not classes:
-        raise ValueError(f"no videos ({', '.join(SUFFIXES)}) in {folder}")
+    for path in video_files(folder, held_out=False):
+        name = re.split(r"[_\d]", path.stem, maxsplit=1)[0]
+        clips = read_clips(path, shape, Sampling(clips_per_video=clips_per_video), name=path.name)
+        classes[name] += [clip.frames_TCHW for clip in clips]
     return {name: np.stack(_spread(clips)) for name, clips in classes.items()}
 
 

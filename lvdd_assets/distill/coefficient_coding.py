@@ -39,22 +39,22 @@ LONGEST_MODE = 1 << 12
 """Longest mode that is coded: the number of passes is what a few damaged bytes could announce."""
 
 # Contexts as (steps back in t, c, y, x; weight of the clip's own magnitude; weight of the class's mean magnitude),
-# weights in 1/1024. Fitted by training/fit_contexts.py, six clips a video, on the free videos that the model cards of the
-# embedded autoencoders list (65 files, 4 classes by name), through embedded-2d and embedded-3d, at steps 0.5 to 4.
+# weights in 1/1024. Fitted by training/fit_contexts.py, six clips a video, on the training part of the free videos that
+# the embedded autoencoders' model cards list (57 files, 4 classes by name).
 _NEIGHBOURS = (
-    (0, 0, 1, 0, 130, 159),
-    (0, 0, 0, 1, 130, 159),
-    (0, 1, 0, 0, 58, 7),
-    (0, 0, 2, 0, 100, 59),
-    (0, 0, 0, 2, 100, 59),
-    (0, 0, 1, 1, 31, 7),
-    (0, 1, 1, 0, 7, 3),
-    (0, 1, 0, 1, 7, 3),
-    (1, 0, 0, 0, 31, 7),
+    (0, 0, 1, 0, 126, 165),
+    (0, 0, 0, 1, 126, 165),
+    (0, 1, 0, 0, 58, 10),
+    (0, 0, 2, 0, 94, 64),
+    (0, 0, 0, 2, 94, 64),
+    (0, 0, 1, 1, 24, 7),
+    (0, 1, 1, 0, 6, 3),
+    (0, 1, 0, 1, 6, 3),
+    (1, 0, 0, 0, 29, 10),
 )
 # Expected magnitude where nothing is known: of position (0, 0), over (1 + t)²; elsewhere, over (1 + t + y + x)²; and
 # everywhere.
-_FIRST, _ELSEWHERE, _LEAST = 690, 89, 1
+_FIRST, _ELSEWHERE, _LEAST = 661, 77, 1
 _MARGIN_BITS = 6  # that a mean must save beyond its own length
 _UNIT = 1 << 16  # of an expected magnitude
 _LARGEST_CONTEXT = 1 << 14  # larger magnitudes say no more
