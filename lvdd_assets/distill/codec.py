@@ -1,7 +1,8 @@
-"""Clips as AV1 or H.264 bytes and back: what an engineer would keep in the same budget without this project.
+"""Clips as AV1, HEVC or H.264 bytes and back: what an engineer would keep in the same budget without this project.
 
 What belongs here: encoding a clip, decoding it from the stored bytes alone, filling a byte budget with encoded clips.
-What must NOT come here: containers and files (`video`), latents, the ledger of a release.
+What must NOT come here: containers and files (`video`), the syntax of streams (`bitstreams`), rates chosen clip by clip
+(`video_coding`), latents, the ledger of a release.
 
 The comparison is meant to be hard to beat, so only what a decoder needs is counted: packets without a
 container, banners or delimiters, and the stream header once for the whole set. Lengths and labels are not counted.
@@ -10,38 +11,65 @@ Legend: N clips, T frames, C channels, H, W pixels.
 """
 
 import os
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, get_args
 
 import av
 import numpy as np
 from av.codec.context import Flags
 from av.error import FFmpegError
+from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
-Codec = Literal["av1", "h264"]
+from lvdd_assets.distill.bitstreams import (
+    CODECS,
+    NAL_PARAMETERS,
+    NAL_SEI,
+    OBU_SEQUENCE_HEADER,
+    OBU_TEMPORAL_DELIMITER,
+    Codec,
+    join_units,
+    split_units,
+    unit_kind,
+)
 
 BEST_CRF = 1
-WORST_CRF: dict[str, int] = {"av1": 63, "h264": 51}
+# SVT-AV1 goes on beyond the coarsest quantiser of AV1, at 63, by weighing bytes more; FFmpeg's own option does not.
+WORST_CRF: dict[str, int] = {"av1": 70, "hevc": 51, "h264": 51}
+_WORST_CRF_OPTION = 63
 
-_ENCODERS = {"av1": "libsvtav1", "h264": "libx264"}
-_DECODERS = {"av1": "libdav1d", "h264": "h264"}
-# lp=1 and one thread: the bytes do not depend on the machine's cores. Slower presets add 0.1 dB at twice the time.
+_ENCODERS = {"av1": "libsvtav1", "hevc": "libx265", "h264": "libx264"}
+_DECODERS = {"av1": "libdav1d", "hevc": "hevc", "h264": "h264"}
+# One thread everywhere: the bytes do not depend on the machine's cores.
 _OPTIONS = {
-    "av1": {"preset": "4", "svtav1-params": "lp=1"},
-    # psy off: x264 else spends bytes on what looks sharp, 0.8 dB at equal bytes. asm=SSE2: as in `video.write_clip`.
-    "h264": {"preset": "veryslow", "x264-params": "psy=0:asm=SSE2"},
+    # Filters in the loop and temporal filtering cost header bits and detail that frames as small as these do not get
+    # back, 10 % of the bytes at equal PSNR. No lookahead= here: it makes the bytes differ from one call to the next.
+    "av1": {
+        "preset": "2",
+        "svtav1-params": "lp=1:enable-tf=0:enable-cdef=0:enable-restoration=0:enable-dlf=0",
+    },
+    # psy off: both else spend bytes on what looks sharp, 0.8 dB at equal bytes; weights are headers in every slice.
+    # asm=SSE2: as in `video.write_clip`; x265's wider code also writes past its buffers at 48×48, and with blocks of 64
+    # its bytes differ from one call to the next.
+    "hevc": {
+        "preset": "veryslow",
+        "x265-params": "log-level=none:info=0:pools=none:frame-threads=1:wpp=0:asm=SSE2:psy-rd=0:psy-rdoq=0:"
+        "aq-mode=0:sao=0:weightp=0:weightb=0:cbqpoffs=-3:crqpoffs=-3",
+    },
+    "h264": {"preset": "veryslow", "x264-params": "psy=0:aq-mode=0:weightp=0:weightb=0:asm=SSE2"},
 }
+# Computed the same on every machine, and not by the scaler's fast tables, which cost 1.4 dB at 40 dB.
+_EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
+_SCALE_DOWN, _SCALE_UP = Interpolation.AREA | _EXACT, Interpolation.BICUBIC | _EXACT
+_CODED_UNIT = 64  # decoders allocate whole blocks
 # Clips encoded to find the neighbourhood of the right quality before all of them are.
 _NUM_SAMPLED = 16
 
-_OBU_SEQUENCE_HEADER, _OBU_TEMPORAL_DELIMITER = 1, 2
-_NAL_SEI = 6
-_NAL_START = re.compile(rb"\x00*\x00\x00\x01")
+
+class _TooSmallError(ValueError):
+    """Not even one clip of each class fits."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +78,11 @@ class EncodedClip:
 
     Attributes:
         packets: all packets of the clip, one after the other, without `header`.
-        header: what the decoder must be told first (AV1 sequence header; H.264 SPS and PPS); clips of one size and crf
-            share it.
+        header: what the decoder must be told first (AV1 sequence header; H.264 SPS and PPS, HEVC also VPS); clips of
+            one frame size share it, H.264's also depends on the crf.
+        num_frames: T.
+        height, width: H and W of the clip, in pixels.
+        size: height and width of the coded frames; None where they are the clip's. Others are scaled to the clip's.
     """
 
     packets: bytes
@@ -60,6 +91,7 @@ class EncodedClip:
     height: int
     width: int
     codec: Codec
+    size: tuple[int, int] | None = None
 
     @property
     def stored_bytes(self) -> int:
@@ -77,6 +109,7 @@ class KeptVideos:
         stored_bytes: packets of all kept clips and the header that they share.
         crf: the quality of all of them.
         num_clips: N.
+        size: height and width of the coded frames; None where they are the clips'.
     """
 
     clips_NTCHW: NDArray[np.uint8]
@@ -84,88 +117,86 @@ class KeptVideos:
     stored_bytes: int
     crf: int
     num_clips: int
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.clips_NTCHW) == len(self.labels_N) == self.num_clips:
             raise ValueError(f"{self.num_clips = }, {self.clips_NTCHW.shape = }, {self.labels_N.shape = } disagree")
 
 
-def encode_clip(clip_TCHW: NDArray[np.uint8], *, codec: Codec, crf: int) -> EncodedClip:
+def encode_clip(
+    clip_TCHW: NDArray[np.uint8], *, codec: Codec, crf: int, size: tuple[int, int] | None = None
+) -> EncodedClip:
     """Encodes a clip as one group of pictures, 4:2:0.
 
     Args:
         clip_TCHW: uint8 [T, 3, H, W], RGB; H and W even.
-        codec: "av1" (SVT-AV1) or "h264" (x264).
+        codec: "av1" (SVT-AV1), "hevc" (x265) or "h264" (x264).
         crf: constant quality, from 1 (best) to `WORST_CRF[codec]`.
+        size: even height and width to which frames are scaled (by area) before they are coded; decoding scales back
+            (bicubic). None codes them as they are.
     """
-    if codec not in get_args(Codec):
-        raise ValueError(f"unknown codec {codec!r}: expected one of {', '.join(get_args(Codec))}")
+    if codec not in CODECS:
+        raise ValueError(f"unknown codec {codec!r}: expected one of {', '.join(CODECS)}")
     if not BEST_CRF <= crf <= WORST_CRF[codec]:
         raise ValueError(f"{crf = } is outside {BEST_CRF} to {WORST_CRF[codec]}, the range of {codec}")
     if clip_TCHW.dtype != np.uint8 or clip_TCHW.ndim != 4 or clip_TCHW.shape[1] != 3 or len(clip_TCHW) == 0:
         raise ValueError(f"expected uint8 [T, 3, H, W] with T of at least 1, got {clip_TCHW.dtype} {clip_TCHW.shape}")
     num_frames, _, height, width = clip_TCHW.shape
-    if height % 2 or width % 2:
-        raise ValueError(f"{codec} in 4:2:0 needs even sides, got {height}×{width}: choose an even clip size")
+    coded_height, coded_width = size or (height, width)
+    if coded_height % 2 or coded_width % 2 or min(coded_height, coded_width) < 2:
+        raise ValueError(f"{codec} in 4:2:0 needs even sides, got {coded_height}×{coded_width}: choose an even size")
     try:
-        raw, extradata = _encode(clip_TCHW, codec, crf)
+        raw, extradata = _encode(clip_TCHW, codec, crf, coded_height, coded_width)
     except FFmpegError as error:
         raise ValueError(
-            f"{codec} cannot encode {num_frames} frames of {height}×{width} ({error.strerror}): choose another size"
+            f"{codec} cannot encode {num_frames} frames of {coded_height}×{coded_width} ({error.strerror}): choose "
+            "another size"
         ) from error
-    if codec == "av1":
-        header, packets = _split_obus(raw)
-    else:
-        header, packets = extradata, _drop_sei(raw)
-    return EncodedClip(packets, header, num_frames, height, width, codec)
+    header, packets = _take_apart(raw, extradata, codec)
+    size = None if size == (height, width) else size
+    return EncodedClip(packets, header, num_frames, height, width, codec, size)
 
 
-def _encode(clip_TCHW: NDArray[np.uint8], codec: Codec, crf: int) -> tuple[bytes, bytes]:
+def _encode(clip_TCHW: NDArray[np.uint8], codec: Codec, crf: int, height: int, width: int) -> tuple[bytes, bytes]:
     """All packets joined, and the encoder's extradata."""
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 writes its settings to stderr for every clip otherwise
     encoder = av.CodecContext.create(_ENCODERS[codec], "w")
     assert isinstance(encoder, av.VideoCodecContext)
-    encoder.height, encoder.width = clip_TCHW.shape[2:]
+    encoder.height, encoder.width = height, width
     encoder.pix_fmt = "yuv420p"
     encoder.framerate, encoder.time_base = Fraction(12), Fraction(1, 12)
     encoder.gop_size = max(len(clip_TCHW), 2)
     encoder.thread_count = 1
     encoder.flags |= Flags.global_header
-    encoder.options = {"crf": str(crf), **_OPTIONS[codec]}
+    options = dict(_OPTIONS[codec])
+    if codec == "hevc":
+        options["x265-params"] += f":ctu={32 if min(height, width) >= 32 else 16}"
+    if codec == "av1" and crf > _WORST_CRF_OPTION:
+        options["svtav1-params"] += f":crf={crf}"
+    encoder.options = {"crf": str(min(crf, _WORST_CRF_OPTION)), **options}
     packets = []
     for index, pixels_CHW in enumerate(clip_TCHW):
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0)), format="rgb24")
-        frame.pts = index
+        image = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0)), format="rgb24")
+        frame = image.reformat(width, height, "yuv420p", interpolation=_SCALE_DOWN)
+        frame.pts, frame.time_base = index, encoder.time_base
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
     return b"".join(bytes(packet) for packet in packets), encoder.extradata or b""
 
 
-def _split_obus(stream: bytes) -> tuple[bytes, bytes]:
-    """The sequence header, and all other units but temporal delimiters, of an AV1 stream (its section 5.3)."""
-    header, rest, start = b"", [], 0
-    while start < len(stream):
-        kind, has_extension = stream[start] >> 3 & 15, stream[start] >> 2 & 1
-        position, size, shift = start + 1 + has_extension, 0, 0
-        while True:  # leb128: seven bits a byte, the lowest first
-            byte = stream[position]
-            size |= (byte & 127) << shift
-            position, shift = position + 1, shift + 7
-            if byte < 128:
-                break
-        unit = stream[start : position + size]
-        if kind == _OBU_SEQUENCE_HEADER:
-            header = unit
-        elif kind != _OBU_TEMPORAL_DELIMITER:
-            rest.append(unit)
-        start = position + size
-    return header, b"".join(rest)
-
-
-def _drop_sei(stream: bytes) -> bytes:
-    """An H.264 stream without supplemental units: x264 spells its settings out there, some 700 bytes a clip."""
-    units = [unit for unit in _NAL_START.split(stream) if unit]
-    return b"".join(b"\x00\x00\x01" + unit for unit in units if unit[0] & 31 != _NAL_SEI)
+def _take_apart(raw: bytes, extradata: bytes, codec: Codec) -> tuple[bytes, bytes]:
+    """Header and packets, without what a decoder does not need: delimiters, and the settings that x264 and x265 spell
+    out, some 700 bytes a clip."""
+    units = split_units(raw, codec)
+    if codec == "av1":
+        header = [unit for unit in units if unit_kind(unit, codec) == OBU_SEQUENCE_HEADER][:1]
+        left_out: tuple[int, ...] = (OBU_SEQUENCE_HEADER, OBU_TEMPORAL_DELIMITER)
+    else:
+        header = [unit for unit in split_units(extradata, codec) if unit_kind(unit, codec) in NAL_PARAMETERS[codec]]
+        left_out = NAL_SEI[codec]
+    kept = [unit for unit in units if unit_kind(unit, codec) not in left_out]
+    return join_units(header, codec), join_units(kept, codec)
 
 
 def decode_clip(encoded: EncodedClip) -> NDArray[np.uint8]:
@@ -174,25 +205,45 @@ def decode_clip(encoded: EncodedClip) -> NDArray[np.uint8]:
     Raises:
         ValueError: the bytes are damaged.
     """
+    height, width = encoded.size or (encoded.height, encoded.width)
     decoder = av.CodecContext.create(_DECODERS[encoded.codec], "r")
     assert isinstance(decoder, av.VideoCodecContext)
     decoder.thread_count = 1
+    # A damaged header that announces larger frames is refused before they are allocated.
+    decoder.options = {"max_pixels": str((height + _CODED_UNIT) * (width + _CODED_UNIT))}
     stream = encoded.header + encoded.packets
+    frames: list[av.VideoFrame] = []
     try:
-        # dav1d takes a whole stream at once; the H.264 decoder wants one picture at a time, which the parser finds.
+        # dav1d takes a whole stream at once; the others want one picture at a time, which the parser finds.
         packets = [av.Packet(stream)] if encoded.codec == "av1" else [*decoder.parse(stream), *decoder.parse(None)]
-        frames = [frame for packet in packets for frame in decoder.decode(packet)] + decoder.decode(None)
+        for packet in [*packets, None]:
+            frames += decoder.decode(packet)
     except FFmpegError as error:
         raise ValueError(f"damaged {encoded.codec} bytes: {error.strerror}") from error
-    expected = (encoded.num_frames, encoded.height, encoded.width)
-    if any((frame.height, frame.width) != expected[1:] for frame in frames) or len(frames) != encoded.num_frames:
+    if any((frame.height, frame.width) != (height, width) for frame in frames) or len(frames) != encoded.num_frames:
         got = [(frame.height, frame.width) for frame in frames]
-        raise ValueError(f"damaged {encoded.codec} bytes: frames {got}, expected [T, H, W] = {list(expected)}")
-    return np.stack([frame.to_ndarray(format="rgb24").transpose(2, 0, 1) for frame in frames])
+        expected = [encoded.num_frames, height, width]
+        raise ValueError(f"damaged {encoded.codec} bytes: frames {got}, expected [T, H, W] = {expected}")
+    return np.stack([_to_pixels(frame, encoded.height, encoded.width) for frame in frames])
+
+
+def _to_pixels(frame: av.VideoFrame, height: int, width: int) -> NDArray[np.uint8]:
+    """RGB of the clip's size: uint8 [3, H, W]."""
+    try:
+        image = frame.reformat(width, height, "rgb24", interpolation=_SCALE_UP)
+    except FFmpegError as error:  # colours that a damaged header made up
+        raise ValueError(f"damaged bytes: a frame cannot become RGB ({error.strerror})") from error
+    return image.to_ndarray().transpose(2, 0, 1)
 
 
 def fill_budget(
-    clips_NTCHW: NDArray[np.uint8], labels_N: NDArray[np.integer], *, num_bytes: int, codec: Codec, seed: int
+    clips_NTCHW: NDArray[np.uint8],
+    labels_N: NDArray[np.integer],
+    *,
+    num_bytes: int,
+    codec: Codec,
+    seed: int,
+    sizes: Sequence[tuple[int, int] | None] = (None,),
 ) -> KeptVideos:
     """Keeps as much plain video as the bytes allow: all clips at the best quality that fits, else fewer at the worst.
 
@@ -202,33 +253,70 @@ def fill_budget(
         clips_NTCHW: uint8 [N, T, 3, H, W].
         labels_N: class of each clip.
         num_bytes: the allowance.
-        codec: "av1" or "h264".
+        codec: "av1", "hevc" or "h264".
         seed: of the draw.
+        sizes: frame sizes to try, as in `encode_clip`; the one that keeps most clips wins, and of two that keep all,
+            the one with the smaller squared error.
 
     Raises:
         ValueError: not even one clip of each class fits at the worst quality.
     """
     if len(clips_NTCHW) != len(labels_N) or len(labels_N) == 0:
         raise ValueError(f"expected as many labels as clips, at least one: {clips_NTCHW.shape = }, {labels_N.shape = }")
+    if not sizes:
+        raise ValueError("expected at least one frame size to try, got none: None stands for the clips' own")
     order = _draw_order(labels_N, seed)
-    crf, encoded = _find_quality([clips_NTCHW[index] for index in order], num_bytes, codec)
-    sizes = np.cumsum([clip.stored_bytes for clip in encoded]) + _header_bytes(encoded)
-    num_clips = int(np.searchsorted(sizes, num_bytes, side="right"))
+    found, best_rank, refusals = None, (-1, 0.0), []
+    for size in sizes:
+        try:
+            kept, chosen = _fill(clips_NTCHW, labels_N, order, num_bytes, codec, size)
+        except _TooSmallError as error:
+            refusals.append(error)
+            continue
+        rank = (kept.num_clips, 0.0)
+        if len(sizes) > 1 and kept.num_clips == len(labels_N):
+            rank = (kept.num_clips, -_squared_error(kept.clips_NTCHW, clips_NTCHW[chosen]))
+        if rank > best_rank:
+            found, best_rank = kept, rank
+    if found is None:
+        raise refusals[-1]
+    return found
+
+
+def _fill(
+    clips_NTCHW: NDArray[np.uint8],
+    labels_N: NDArray[np.integer],
+    order: NDArray[np.intp],
+    num_bytes: int,
+    codec: Codec,
+    size: tuple[int, int] | None,
+) -> tuple[KeptVideos, NDArray[np.intp]]:
+    """What fits at one frame size, and which clips they are."""
+    crf, encoded = _find_quality([clips_NTCHW[index] for index in order], num_bytes, codec, size)
+    stored = np.cumsum([clip.stored_bytes for clip in encoded]) + _header_bytes(encoded)
+    num_clips = int(np.searchsorted(stored, num_bytes, side="right"))
     num_classes = len(np.unique(labels_N))
     if num_clips < num_classes:
-        raise ValueError(
+        raise _TooSmallError(
             f"{num_bytes} bytes hold {num_clips} clips as {codec} at its lowest quality (crf {crf}); one of each of "
-            f"the {num_classes} classes takes {sizes[num_classes - 1]} bytes: raise the budget or leave classes out"
+            f"the {num_classes} classes takes {stored[num_classes - 1]} bytes: raise the budget or leave classes out"
         )
-    kept = np.sort(order[:num_clips])
+    chosen = np.sort(order[:num_clips])
     rank = np.argsort(order[:num_clips])
-    return KeptVideos(
+    kept = KeptVideos(
         clips_NTCHW=np.stack([decode_clip(encoded[index]) for index in rank]),
-        labels_N=np.asarray(labels_N[kept], dtype=np.int64),
-        stored_bytes=int(sizes[num_clips - 1]),
+        labels_N=np.asarray(labels_N[chosen], dtype=np.int64),
+        stored_bytes=int(stored[num_clips - 1]),
         crf=crf,
         num_clips=num_clips,
+        size=size,
     )
+    return kept, chosen
+
+
+def _squared_error(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+    """Sum over all pixels and channels, a clip at a time."""
+    return float(sum(np.square(a.astype(np.float64) - b).sum() for a, b in zip(first, second, strict=True)))
 
 
 def _draw_order(labels_N: NDArray[np.integer], seed: int) -> NDArray[np.intp]:
@@ -240,7 +328,9 @@ def _draw_order(labels_N: NDArray[np.integer], seed: int) -> NDArray[np.intp]:
     return shuffled[np.argsort(turn, kind="stable")]
 
 
-def _find_quality(clips: list[NDArray[np.uint8]], num_bytes: int, codec: Codec) -> tuple[int, list[EncodedClip]]:
+def _find_quality(
+    clips: list[NDArray[np.uint8]], num_bytes: int, codec: Codec, size: tuple[int, int] | None
+) -> tuple[int, list[EncodedClip]]:
     """The lowest crf at which all clips fit, with the clips at it; the worst crf when none does.
 
     Encoding costs, so a few clips say where to begin, and all are encoded only around there.
@@ -250,26 +340,28 @@ def _find_quality(clips: list[NDArray[np.uint8]], num_bytes: int, codec: Codec) 
     low, high = BEST_CRF, worst
     while low < high:
         middle = (low + high) // 2
-        if _measure(_encode_all(sample, codec, middle)) * len(clips) <= num_bytes * len(sample):
+        if _measure(_encode_all(sample, codec, middle, size)) * len(clips) <= num_bytes * len(sample):
             high = middle
         else:
             low = middle + 1
-    crf, encoded = low, _encode_all(clips, codec, low)
+    crf, encoded = low, _encode_all(clips, codec, low, size)
     while crf < worst and _measure(encoded) > num_bytes:
         crf += 1
-        encoded = _encode_all(clips, codec, crf)
+        encoded = _encode_all(clips, codec, crf, size)
     while low == crf > BEST_CRF and _measure(encoded) <= num_bytes:
-        better = _encode_all(clips, codec, crf - 1)
+        better = _encode_all(clips, codec, crf - 1, size)
         if _measure(better) > num_bytes:
             break
         crf, encoded, low = crf - 1, better, crf - 1
     return crf, encoded
 
 
-def _encode_all(clips: Sequence[NDArray[np.uint8]], codec: Codec, crf: int) -> list[EncodedClip]:
+def _encode_all(
+    clips: Sequence[NDArray[np.uint8]], codec: Codec, crf: int, size: tuple[int, int] | None
+) -> list[EncodedClip]:
     # Each clip is encoded by one thread, so that its bytes do not depend on how many clips are encoded side by side.
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return list(pool.map(lambda clip: encode_clip(clip, codec=codec, crf=crf), clips))
+        return list(pool.map(lambda clip: encode_clip(clip, codec=codec, crf=crf, size=size), clips))
 
 
 def _measure(encoded: Sequence[EncodedClip]) -> int:

@@ -8,7 +8,7 @@ import pytest
 from lvdd_assets.distill import codec
 from lvdd_assets.distill.codec import decode_clip, encode_clip, fill_budget
 
-CODECS = ("av1", "h264")
+CODECS = ("av1", "hevc", "h264")
 
 
 def psnr(first, second):
@@ -41,7 +41,16 @@ def labels():
 
 
 @pytest.mark.parametrize(
-    ("name", "crf", "least"), [("av1", 10, 37.0), ("h264", 10, 37.0), ("av1", 63, 22.0), ("h264", 51, 20.0)]
+    ("name", "crf", "least"),
+    [
+        ("av1", 10, 37.0),
+        ("hevc", 10, 37.0),
+        ("h264", 10, 37.0),
+        ("av1", 63, 22.0),
+        ("av1", 70, 20.0),
+        ("hevc", 51, 20.0),
+        ("h264", 51, 20.0),
+    ],
 )
 def test_round_trip(clips, name, crf, least):
     """Bounds some 3 dB below what was measured (40.7, 41.6, 28.3, 25.8 dB): encoders change from version to version."""
@@ -78,14 +87,14 @@ def test_bytes_are_deterministic_and_hold_no_banner(clips, name):
     first = [encode_clip(clip, codec=name, crf=19) for clip in clips]
     for _ in range(3):
         assert [encode_clip(clip, codec=name, crf=19) for clip in clips[::-1]] == first[::-1]
-    assert not any(b"x264" in clip.packets + clip.header for clip in first)
+    assert not any(b"x26" in clip.packets + clip.header for clip in first)
 
 
 @pytest.mark.parametrize("name", CODECS)
 def test_clips_of_a_set_share_the_header(clips, name):
     headers = {encode_clip(clip, codec=name, crf=40).header for clip in clips[:4]}
     assert len(headers) == 1
-    assert 8 <= len(headers.pop()) <= 60
+    assert 8 <= len(headers.pop()) <= 100
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -104,12 +113,45 @@ def test_other_shapes(name, frames, size):
     assert psnr(decode_clip(encode_clip(clip, codec=name, crf=20)), clip) > 32
 
 
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("side", [16, 24, 32, 48])
+def test_smaller_frames(clips, name, side):
+    """The clip's own size comes back, and only with the size at which it was coded."""
+    small = encode_clip(clips[0], codec=name, crf=20, size=(side, side))
+    decoded = decode_clip(small)
+    assert decoded.shape == clips[0].shape
+    assert psnr(decoded, clips[0]) > 26
+    with pytest.raises(ValueError, match="damaged"):
+        decode_clip(dataclasses.replace(small, size=None))
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_the_clips_own_size_is_no_smaller_frame(clips, name):
+    assert encode_clip(clips[0], codec=name, crf=40, size=(64, 64)) == encode_clip(clips[0], codec=name, crf=40)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_frames_larger_than_announced_are_refused(name):
+    """A damaged header cannot make the decoder allocate more than the clip's size."""
+    large = encode_clip(moving_blobs(1, size=256)[0], codec=name, crf=50)
+    with pytest.raises(ValueError, match="damaged"):
+        decode_clip(dataclasses.replace(large, height=64, width=64))
+
+
+def test_grey_stays_grey():
+    """Colours go there and back by exact arithmetic: flat grey is off by no more than limited range rounds."""
+    for level in (0, 17, 128, 255):
+        clip = np.full((4, 3, 64, 64), level, np.uint8)
+        decoded = decode_clip(encode_clip(clip, codec="h264", crf=1))
+        assert np.abs(decoded.astype(int) - level).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype", "arguments", "message"),
     [
         ((8, 3, 64, 64), np.uint8, {"codec": "vp9", "crf": 20}, "unknown codec 'vp9'"),
         ((8, 3, 64, 64), np.uint8, {"codec": "h264", "crf": 52}, "outside 1 to 51"),
-        ((8, 3, 64, 64), np.uint8, {"codec": "av1", "crf": 0}, "outside 1 to 63"),
+        ((8, 3, 64, 64), np.uint8, {"codec": "av1", "crf": 0}, "outside 1 to 70"),
         ((8, 3, 64, 65), np.uint8, {"codec": "av1", "crf": 20}, "even sides, got 64×65"),
         ((8, 64, 64, 3), np.uint8, {"codec": "av1", "crf": 20}, r"expected uint8 \[T, 3, H, W\]"),
         ((8, 3, 64, 64), np.float32, {"codec": "av1", "crf": 20}, "got float32"),
@@ -120,22 +162,22 @@ def test_refuses(shape, dtype, arguments, message):
         encode_clip(np.zeros(shape, dtype), **arguments)
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", ["av1", "h264"])
 def test_budget_is_filled_and_never_passed(clips, labels, name):
     """From one clip per class to all at high quality: within the bytes, and more bytes never keep less."""
     floor = sum(encode_clip(clip, codec=name, crf=codec.WORST_CRF[name]).stored_bytes for clip in clips)
     kept = [
         fill_budget(clips, labels, num_bytes=int(floor * share), codec=name, seed=0)
-        for share in (0.5, 0.8, 1.3, 3.0, 12.0, 1000.0)
+        for share in (0.5, 0.8, 1.3, 3.0, 1000.0)
     ]
-    for share, result in zip((0.5, 0.8, 1.3, 3.0, 12.0, 1000.0), kept, strict=True):
+    for share, result in zip((0.5, 0.8, 1.3, 3.0, 1000.0), kept, strict=True):
         assert result.stored_bytes <= int(floor * share)
         assert result.clips_NTCHW.shape == (result.num_clips, *clips.shape[1:])
         assert set(result.labels_N) == set(labels)
     num_clips = [result.num_clips for result in kept]
     assert num_clips == sorted(num_clips)
     assert num_clips[0] < num_clips[1] < 12
-    assert num_clips[2:] == [12] * 4
+    assert num_clips[2:] == [12] * 3
     crfs = [result.crf for result in kept]
     assert crfs == sorted(crfs, reverse=True)
     assert crfs[0] == crfs[1] == codec.WORST_CRF[name]
@@ -180,7 +222,7 @@ def test_fewer_clips_are_balanced_drawn_by_seed_and_still_with_their_labels(clip
     np.testing.assert_array_equal(again.clips_NTCHW, kept.clips_NTCHW)
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", ["av1", "h264"])
 def test_less_than_one_clip_per_class_is_an_error(clips, labels, name):
     with pytest.raises(ValueError, match=r"100 bytes hold [012] clips .* 3 classes takes \d+ bytes"):
         fill_budget(clips, labels, num_bytes=100, codec=name, seed=0)
@@ -189,3 +231,21 @@ def test_less_than_one_clip_per_class_is_an_error(clips, labels, name):
 def test_budget_refuses_unequal_lengths(clips, labels):
     with pytest.raises(ValueError, match="as many labels as clips"):
         fill_budget(clips, labels[:-1], num_bytes=9000, codec="h264", seed=0)
+
+
+def test_smaller_frames_hold_more_in_a_small_budget(clips, labels):
+    """Where the clips' own size cannot keep all, a smaller one keeps more; where both can, the better one wins."""
+    own = fill_budget(clips, labels, num_bytes=1500, codec="av1", seed=0)
+    both = fill_budget(clips, labels, num_bytes=1500, codec="av1", seed=0, sizes=(None, (16, 16)))
+    assert own.num_clips < both.num_clips
+    assert both.size == (16, 16)
+    assert both.stored_bytes <= 1500
+    ample = fill_budget(clips, labels, num_bytes=9000, codec="av1", seed=0)
+    again = fill_budget(clips, labels, num_bytes=9000, codec="av1", seed=0, sizes=((16, 16), None))
+    assert again.size is None
+    np.testing.assert_array_equal(again.clips_NTCHW, ample.clips_NTCHW)
+
+
+def test_budget_needs_a_size_to_try(clips, labels):
+    with pytest.raises(ValueError, match="at least one frame size"):
+        fill_budget(clips, labels, num_bytes=9000, codec="h264", seed=0, sizes=())
