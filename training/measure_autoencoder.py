@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from sources import DEMO_TEST_SEED, video_files
 
-from lvdd_assets.distill import coding, tucker
+from lvdd_assets.distill import class_coding, tucker
 from lvdd_assets.distill.catalog import ClipShape, Sampling
 from lvdd_assets.distill.decoder_quantization import Reference, quantize_decoder
 from lvdd_assets.distill.demo import MOTIONS, render_clip
@@ -91,8 +91,8 @@ def rate_and_quality(name: str, clips_NTCHW: np.ndarray, bits: int) -> tuple[int
     result = tucker.decompose(latents)
     rates, scores = [], []
     for step in STEPS:
-        coded = coding.encode(result.core, result.factors, codec="hosvd-lzma", step=step)
-        given_back = tucker.reconstruct(tucker.TuckerTensor(*coding.decode(coded)))
+        coded = class_coding.ClassCoder(result).encode(step)
+        given_back = class_coding.decode(coded)
         rates.append(len(coded.data) / len(clips_NTCHW))
         scores.append(mean_psnr(clips_NTCHW, quantized.decoder.decode(given_back, num_frames=SHAPE.frames)))
     return int(quantized.figures["release_bytes"]), rates, scores

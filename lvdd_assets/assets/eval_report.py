@@ -20,6 +20,7 @@ from tqdm import tqdm
 from lvdd_assets.distill import codec, evaluation, report
 from lvdd_assets.distill.budget import allowed_bytes, judge_release
 from lvdd_assets.distill.catalog import DatasetSpec
+from lvdd_assets.distill.class_coding import CodedClass
 from lvdd_assets.distill.devices import find_device
 from lvdd_assets.distill.fidelity import psnr
 from lvdd_assets.distill.release import SUFFIX, Release, load_release, read_ledger
@@ -185,11 +186,16 @@ def _shown_settings(task: Task, release: Release, protocol: evaluation.Protocol)
         "clip": f"{shape.frames} frames, stride {shape.stride}, {shape.size}×{shape.size}",
         "recipe": task.dataset.recipe,
         "autoencoder": release.provenance.get("vae", ""),
-        "quantiser step": release.coded[0].step,
+        "quantiser step": _step(release),
         "network": "ConvNet3D",
         **task.config,
         "epochs": protocol.epochs,
     }
+
+
+def _step(release: Release) -> object:
+    steps = {coded.step for coded in release.coded if isinstance(coded, CodedClass)}
+    return steps.pop() if len(steps) == 1 else "none: video" if not steps else f"{min(steps):g} to {max(steps):g}"
 
 
 def _versions() -> dict[str, object]:

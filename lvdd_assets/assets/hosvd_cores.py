@@ -1,101 +1,143 @@
-"""`hosvd_cores`: the kept latents of a class as HOSVD cores and factors, coded at a ladder of sizes."""
+"""`hosvd_cores`: the kept clips of a class, as HOSVD core and factors or as video, and what they take at each rate."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 import numpy as np
 from pydantic import Field
 
-from lvdd_assets.distill import coding, paper, tucker
-from lvdd_assets.distill.budget import build_ladder
+from lvdd_assets.distill import class_coding, paper, tucker, video_coding
 from lvdd_assets.distill.catalog import DatasetSpec
+from lvdd_assets.distill.class_coding import ClassCoder, CodedClass
+from lvdd_assets.distill.class_stores import keep_coded, keep_hosvd, keep_videos
 from lvdd_assets.distill.fidelity import psnr, snr
 from lvdd_assets.distill.report import pair_sheet
-from lvdd_assets.distill.stores import ZarrStore
+from lvdd_assets.distill.stores import Writer, ZarrStore
 from lvdd_assets.distill.vae import load_autoencoder
 from lvdd_assets.incremental import Pipeline, Step, Task
 from lvdd_assets.materialize import materialize
 from lvdd_assets.partitions import BY_CLASS
 
 _NUM_PREVIEWS = 3
+# Steps at which a class is coded on trial, two to the octave: enough to foresee its bytes at any step between.
+TRIAL_STEPS = tuple(2.0 ** (half / 2) for half in range(-6, 5))
+_PREVIEW_STEP = 1.0  # near the latents' own scale
 
 
 class HosvdCoresConfig(dg.Config):
-    """How latents are decomposed and coded."""
+    """How latents are decomposed. Recipe tight has nothing to choose: it keeps the whole basis."""
 
     rank_ratio: float = Field(
         default=paper.RANK_RATIO,
         description="Recipe paper: share of each mode (T, h, w) that is kept, in (0, 1].",
     )
     ranks: list[int] | None = Field(
-        default=None, description="Ranks of the modes T, C, h, w; unset: full (tight) or by rank_ratio (paper)."
+        default=None, description="Recipe paper: ranks of the modes T, C, h, w instead of rank_ratio."
+    )
+    channel_ratio: float | None = Field(
+        default=None, description="Recipe paper: share of the channels that is kept; unset: all, as the released code."
+    )
+    instance_ratio: float | None = Field(
+        default=None, description="Recipe paper: share of the mode of the clips that is kept; unset: it has no factor."
     )
     hooi_iterations: int = Field(
-        default=0, ge=0, description="Rounds of HOOI after the HOSVD; the paper's released code allows 100."
+        default=0, ge=0, description="Recipe paper: rounds of HOOI after the HOSVD; the released code allows 100."
     )
-    finest_step: float = Field(
-        default=0.125,
-        gt=0,
-        description="Recipe tight: smallest quantiser step, in units of the latents' scale (about 1).",
+    video_codec: Literal["av1", "hevc", "h264"] = Field(
+        default="av1", description="Recipes codec and auto: in what clips are encoded."
     )
-    coarsest_step: float = Field(
-        default=4.0, gt=0, description="Recipe tight: largest quantiser step; beyond it, fewer clips are kept."
+    svd: bool = Field(
+        default=False,
+        description="Recipe paper: a truncated SVD in as many bytes instead of HOSVD, the paper's ablation.",
     )
-    steps_per_octave: int = Field(default=4, ge=1, description="Recipe tight: steps from one size to its double.")
 
 
 def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
     return {"recipe": spec.recipe}
 
 
-def _code_class(latents_NTChw: np.ndarray, recipe: str, config: Mapping[str, Any]) -> list[coding.CodedClass]:
-    """The class's ladder: one rung of raw float32 for `paper`, falling sizes for `tight`."""
-    ranks = tuple(config["ranks"]) if config["ranks"] else None
-    if recipe == "paper":
-        ranks = ranks or tucker.ranks_from_ratio(latents_NTChw.shape[1:], config["rank_ratio"])
-        result = tucker.decompose(latents_NTChw, ranks=ranks, num_iterations=config["hooi_iterations"])
-        return [coding.encode(result.core, result.factors, codec="tucker-f32")]
-    result = tucker.decompose(latents_NTChw, ranks=ranks, num_iterations=config["hooi_iterations"])
-    factors = tuple(factor.astype(np.float16).astype(np.float32) for factor in result.factors)
-    core = tucker.project(latents_NTChw, factors)  # on the factors as the reader will have them
-    rungs = build_ladder(
-        len(core),
-        finest=config["finest_step"],
-        coarsest=config["coarsest_step"],
-        steps_per_octave=config["steps_per_octave"],
+def _truncate(latents_NTChw: np.ndarray, config: Mapping[str, Any]) -> CodedClass:
+    """Core and factors in float32, as the paper keeps them, or its ablation in as many bytes."""
+    sizes = latents_NTChw.shape[1:]
+    ranks = tuple(config["ranks"] or ()) or tucker.ranks_from_ratio(
+        sizes, config["rank_ratio"], channels=config["channel_ratio"]
     )
-    return [coding.encode(core[: rung.num_clips], factors, codec="hosvd-lzma", step=rung.step) for rung in rungs]
+    ratio = config["instance_ratio"]
+    result = tucker.decompose(
+        latents_NTChw,
+        ranks=ranks,
+        num_iterations=config["hooi_iterations"],
+        instance_rank=None if ratio is None else tucker.rank_from_ratio(len(latents_NTChw), ratio),
+    )
+    coded = class_coding.encode_tucker(result)
+    if not config["svd"]:
+        return coded
+    rank = tucker.svd_rank_for_bytes(len(latents_NTChw), sizes, len(coded.data))
+    return class_coding.encode_svd(tucker.truncated_svd(latents_NTChw, rank))
 
 
 def _compute(task: Task) -> None:
     items = task.open("dpp_subsets").read("items")
-    latents = task.open("latents").read("latents")[items].astype(np.float32)
-    ladder = _code_class(latents, task.dataset.recipe, task.config)
-    data, table = coding.pack_ladder(ladder)
-    for row, coded in zip(table, ladder, strict=True):
-        row["latent_snr_db"] = snr(latents[: coded.num_clips], _decode(coded))
-    shown = coding.middle_rung(ladder)
-    # For the picture only; raw_clips is upstream of latents, and fresh whenever they are.
-    originals = task.open("raw_clips").read("train", items[:_NUM_PREVIEWS])
-    vae = load_autoencoder(task.dataset.vae, base=task.dataset.base)
-    decoded = vae.decode(_decode(shown)[:_NUM_PREVIEWS], num_frames=task.dataset.shape.frames)
+    # raw_clips is upstream of latents, and fresh whenever they are.
+    clips = task.open("raw_clips")
     with ZarrStore(task.data_root, task.step).write(task.key, **task.commit_arguments()) as out:
-        out.put("ladder", data)
-        out.put("preview", np.frombuffer(pair_sheet(originals[: len(decoded)], decoded), dtype=np.uint8))
-        out.metrics = {
-            "num_clips": len(items),
-            "largest_bytes": table[0]["bytes"],
-            "smallest_bytes": table[-1]["bytes"],
-            "preview_bytes": len(shown.data),
-            "preview_step": shown.step,
-            "psnr_db": psnr(originals[: len(decoded)], decoded),
-            "ladder": table,
-        }
+        out.metrics = {"num_clips": len(items)}
+        originals = clips.read("train", items[:_NUM_PREVIEWS])
+        recipe = task.dataset.recipe
+        shown = _keep_videos(task, out, clips.read("train", items)) if recipe in ("codec", "auto") else originals[:0]
+        if recipe != "codec":
+            vae = load_autoencoder(task.dataset.vae, base=task.dataset.base)
+            latents = _keep_latents(task, out, items)[:_NUM_PREVIEWS]
+            shown = vae.decode(latents, num_frames=task.dataset.shape.frames)
+        out.metrics["psnr_db"] = psnr(originals[: len(shown)], shown)
+        out.put("preview", np.frombuffer(pair_sheet(originals[: len(shown)], shown), dtype=np.uint8))
 
 
-def _decode(coded: coding.CodedClass) -> np.ndarray:
-    return tucker.reconstruct(tucker.TuckerTensor(*coding.decode(coded)))
+def _keep_latents(task: Task, out: Writer, items: np.ndarray) -> np.ndarray:
+    """Stores the class as the recipe has it; returns latents as they come back, at a middle step where there is one."""
+    latents = task.open("latents").read("latents")[items].astype(np.float32)
+    if task.dataset.recipe == "paper":
+        coded = _truncate(latents, task.config)
+        decoded = class_coding.decode(coded)
+        out.metrics |= {"bytes": len(coded.data), "latent_snr_db": snr(latents, decoded)}
+        out.metrics["coded"] = keep_coded(out, coded)
+        return decoded
+    hosvd = tucker.decompose(latents)
+    keep_hosvd(out, hosvd)
+    coder = ClassCoder(hosvd)
+    trials = {step: coder.encode(step) for step in TRIAL_STEPS}
+    decoded_at = {step: class_coding.decode(trial) for step, trial in trials.items()}
+    out.metrics |= {
+        "rates": [
+            {"step": step, "bytes": len(trial.data), "latent_snr_db": snr(latents, decoded_at[step])}
+            for step, trial in trials.items()
+        ],
+        "largest_bytes": len(trials[TRIAL_STEPS[0]].data),
+        "smallest_bytes": len(trials[TRIAL_STEPS[-1]].data),
+        "preview_bytes": len(trials[_PREVIEW_STEP].data),
+        "preview_step": _PREVIEW_STEP,
+    }
+    return decoded_at[_PREVIEW_STEP]
+
+
+def _keep_videos(task: Task, out: Writer, clips_NTCHW: np.ndarray) -> np.ndarray:
+    """Stores the class as video at every rung; returns the first clips as they come back from a middle one."""
+    ladder = video_coding.build_ladder(clips_NTCHW, codec=task.config["video_codec"])
+    keep_videos(out, ladder)
+    num_values = clips_NTCHW.size
+    out.metrics["videos"] = [
+        {"frame_height": size[0], "crf": crf, "bytes": int(sizes.sum()), "psnr_db": _psnr(errors.sum() / num_values)}
+        for size, crf, sizes, errors in zip(
+            ladder.sizes, ladder.crfs, ladder.clip_bytes, ladder.squared_errors, strict=True
+        )
+    ]
+    out.metrics |= {"smallest_bytes": out.metrics["videos"][-1]["bytes"]}
+    return ladder.keep([len(ladder.crfs) // 2] * min(_NUM_PREVIEWS, len(clips_NTCHW))).decode()
+
+
+def _psnr(mean_squared_error: float) -> float:
+    return float(10 * np.log10(255**2 / max(mean_squared_error, 1e-9)))
 
 
 STEP = Step(
@@ -105,7 +147,19 @@ STEP = Step(
     settings=_settings,
     defaults=HosvdCoresConfig().model_dump(),
     upstream=("latents", "dpp_subsets"),
-    modules=("lvdd_assets.distill.tucker", "lvdd_assets.distill.coding", __name__),
+    modules=(
+        "lvdd_assets.distill.tucker",
+        "lvdd_assets.distill.rotations",
+        "lvdd_assets.distill.coefficient_coding",
+        "lvdd_assets.distill.float_coding",
+        "lvdd_assets.distill.class_coding",
+        "lvdd_assets.distill.class_stores",
+        "lvdd_assets.distill.bitstreams",
+        "lvdd_assets.distill.codec",
+        "lvdd_assets.distill.coded_videos",
+        "lvdd_assets.distill.video_coding",
+        __name__,
+    ),
 )
 
 
@@ -114,12 +168,13 @@ STEP = Step(
     partitions_def=BY_CLASS,
     backfill_policy=dg.BackfillPolicy.single_run(),
     group_name="distill",
-    kinds={"tensorly", "zarr"},
+    kinds={"numpy", "zarr"},
     code_version=STEP.code_version,
     description=(
-        "The kept latents of a class as HOSVD core and orthonormal factors, coded at a ladder of falling sizes (recipe "
-        "tight: one quantiser step a rung, LZMA) or once as float32 (recipe paper). release picks one rung for all "
-        "classes, so a changed budget recodes no class. The preview decodes a middle rung."
+        "The kept latents of a class as HOSVD core and orthonormal factors. Recipe tight keeps all of them, with the "
+        "bytes that they take at a range of quantiser steps; release codes all classes at the one step that fills the "
+        "budget, so a changed budget recomputes no class. Recipe paper truncates them and stores float32, as "
+        "published. Recipe codec keeps the clips as video at a ladder of rates, recipe auto both."
     ),
 )
 def hosvd_cores(

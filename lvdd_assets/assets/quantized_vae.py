@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from lvdd_assets.distill import coding, paper, tucker
+from lvdd_assets.distill import paper
 from lvdd_assets.distill.catalog import DatasetSpec
+from lvdd_assets.distill.class_stores import read_latents
 from lvdd_assets.distill.decoder_quantization import Reference, choose_bits, quantize_decoder
 from lvdd_assets.distill.latent_decoders import LatentDecoder
 from lvdd_assets.distill.quantization import quantize_weights
@@ -22,6 +23,7 @@ from lvdd_assets.materialize import materialize
 from lvdd_assets.partitions import BY_DATASET, CLASS_TO_DATASET
 
 _NUM_PREVIEWS = 3
+_CODED_AT = 1.0  # quantiser step of the latents that calibrate: near their own scale, whatever the budget buys later
 
 
 class QuantizedVaeConfig(dg.Config):
@@ -32,8 +34,8 @@ class QuantizedVaeConfig(dg.Config):
         ge=2,
         le=8,
         description=(
-            "Bits of a weight; below 8 the file shrinks by what zstd makes of fewer different bytes. Unset: recipe "
-            "tight takes the fewest of 8, 6 and 4 that cost at most max_bits_loss_db; recipe paper takes 8."
+            "Bits of a weight; below 8 the file shrinks by what zstd makes of fewer different bytes. Unset: recipes "
+            "tight and auto take the fewest of 8, 6 and 4 that cost at most max_bits_loss_db; recipe paper takes 8."
         ),
     )
     max_bits_loss_db: float = Field(
@@ -69,14 +71,13 @@ def _outside(spec: DatasetSpec, classes: Sequence[str], data_root: Path) -> Mapp
 
 
 def _references(task: Task, full: LatentDecoder) -> tuple[Reference, Reference | None]:
-    """Some clips of every class, as they come back from a middle rung of their ladder: to calibrate, and held out."""
+    """Some clips of every class, as they come back from coding at a middle step: to calibrate, and held out."""
     num_calibrate, num_held_out = task.config["calibration_clips"], task.config["held_out_clips"]
     latents: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     originals: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for class_name in task.class_names:
         cores = task.open("hosvd_cores", class_name)
-        rung = coding.middle_rung(coding.unpack_ladder(cores.read("ladder"), cores.commit.metrics["ladder"]))
-        coded = tucker.reconstruct(tucker.TuckerTensor(*coding.decode(rung)))[: num_calibrate + num_held_out]
+        coded = read_latents(cores, step=_CODED_AT, most_clips=num_calibrate + num_held_out)
         items = task.open("dpp_subsets", class_name).read("items")[: len(coded)]
         clips = task.open("raw_clips", class_name).read("train", items)
         for part, rows in enumerate((slice(num_calibrate), slice(num_calibrate, None))):
@@ -101,6 +102,10 @@ def _arithmetic(task: Task, vae: VideoAutoencoder) -> str:
 
 
 def _compute(task: Task) -> None:
+    if task.dataset.recipe == "codec":  # clips are kept as video, and need no decoder of ours
+        with ZarrStore(task.data_root, task.step).write(task.key, **task.commit_arguments()) as out:
+            out.metrics = {"needed": False}
+        return
     vae = load_autoencoder(task.dataset.vae, base=task.dataset.base)
     arithmetic = _arithmetic(task, vae)
     calibration, held_out = _references(task, vae.decoder())

@@ -1,21 +1,31 @@
 """`release`: everything that a stranger needs to train, in one file within the budget."""
 
+import functools
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
+from pydantic import Field
+from tqdm import tqdm
 
-from lvdd_assets.distill import coding
-from lvdd_assets.distill.budget import allowed_bytes, choose_rung, format_bytes
+from lvdd_assets.distill import class_stores
+from lvdd_assets.distill.budget import COARSEST_STEP, FINEST_STEP, BudgetError, allowed_bytes, format_bytes
 from lvdd_assets.distill.catalog import DatasetSpec
-from lvdd_assets.distill.coding import CodedClass
+from lvdd_assets.distill.class_coding import SharedBasis
 from lvdd_assets.distill.decoder_specs import DecoderSpec
+from lvdd_assets.distill.devices import find_device
+from lvdd_assets.distill.filling import Source, fill_with_latents, fill_with_videos
 from lvdd_assets.distill.latent_decoders import build_decoder
-from lvdd_assets.distill.quantization import read_weights
-from lvdd_assets.distill.release import SUFFIX, ReleaseParts, load_release, pack, package_version
+from lvdd_assets.distill.quantization import QuantizedWeights, Scheme, read_weights
+from lvdd_assets.distill.release import SUFFIX, CodedClips, ReleaseParts, load_release, pack, package_version
 from lvdd_assets.distill.stores import FileStore
+from lvdd_assets.distill.utility import decode_judged, judged_positions, train_judge
+from lvdd_assets.distill.vae_folders import own_classes
 from lvdd_assets.incremental import Pipeline, Step, Task
 from lvdd_assets.materialize import materialize
 from lvdd_assets.partitions import BY_DATASET, CLASS_TO_DATASET
@@ -25,7 +35,16 @@ _SHORT = 16
 
 
 class ReleaseConfig(dg.Config):
-    """The budget comes from the registry; there is nothing else to choose."""
+    """How the budget is spent; how large it is stands in the registry."""
+
+    coarsest_step: float = Field(
+        default=COARSEST_STEP,
+        gt=0,
+        description=(
+            "Recipe tight: quantiser step, in units of the latents' scale (about 1), beyond which clips are left out "
+            "rather than coded still coarser."
+        ),
+    )
 
 
 def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
@@ -45,55 +64,159 @@ def _provenance(task: Task) -> dict[str, Any]:
     }
 
 
-def _compute(task: Task) -> None:
-    ladders: dict[str, list[CodedClass]] = {}
-    for class_name in task.class_names:
-        cores = task.open("hosvd_cores", class_name)
-        ladders[class_name] = coding.unpack_ladder(cores.read("ladder"), cores.commit.metrics["ladder"])
-    decoder = task.open("quantized_vae", "")
-    spec = DecoderSpec.from_json(decoder.commit.metrics["decoder"])
+@dataclass(frozen=True)
+class _Filled:
+    """A release before it is written, and how the budget was spent on it."""
+
+    parts: ReleaseParts
+    figures: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """What `quantized_vae` stored."""
+
+    spec: DecoderSpec
+    weights: QuantizedWeights
+    scheme: Scheme
+    encoder: bytes
+
+
+def _read_decoder(task: Task) -> _Decoder:
+    stored = task.open("quantized_vae", "")
+    spec = DecoderSpec.from_json(stored.commit.metrics["decoder"])
+    scheme: Scheme = stored.commit.metrics["scheme"]
     module = build_decoder(spec, trusted_classes=(spec.class_name,))
-    scheme = decoder.commit.metrics["scheme"]
-    weights = read_weights(decoder.read("weights").tobytes(), module, scheme)
-    encoder = decoder.read("encoder").tobytes() if decoder.num_rows("encoder") else b""
+    weights = read_weights(stored.read("weights").tobytes(), module, scheme)
+    return _Decoder(spec, weights, scheme, stored.read("encoder").tobytes() if stored.num_rows("encoder") else b"")
+
+
+def _build(
+    task: Task, decoder: _Decoder, classes: Mapping[str, CodedClips], shared: SharedBasis | None = None
+) -> ReleaseParts:
+    name, shape = task.dataset.name, task.dataset.shape
+    parts = ReleaseParts(name, shape, classes, decoder.spec, decoder.weights, _provenance(task), decoder.scheme)
+    return replace(parts, encoder=decoder.encoder, shared=shared)
+
+
+def _fill_paper(task: Task, allowed: int) -> _Filled:
+    """The one coding that the recipe fixes: it is written as it is, and the budget check judges it."""
+    classes = {name: class_stores.read_coded(task.open("hosvd_cores", name)) for name in task.class_names}
+    return _Filled(_build(task, _read_decoder(task), classes), {"step": 0.0})
+
+
+def _fill_tight(task: Task, allowed: int) -> _Filled:
+    sources = {}
+    for name in task.class_names:
+        cores = task.open("hosvd_cores", name)
+        figures = cores.commit.metrics
+        rates = {row["step"]: row["bytes"] for row in figures["rates"]}
+        sources[name] = Source(functools.partial(class_stores.read_hosvd, cores), figures["num_clips"], rates)
+    with tqdm(desc="release", bar_format="{desc}: {postfix} [{elapsed}]", disable=not sys.stderr.isatty()) as bar:
+        parts, fit = fill_with_latents(
+            sources,
+            functools.partial(_build, task, _read_decoder(task)),
+            allowed=allowed,
+            coarsest=task.config["coarsest_step"],
+            progress=bar.set_postfix_str,
+        )
+    return _Filled(parts, {"step": fit.step, "clip_share": fit.share, "finest_kept": fit.step <= FINEST_STEP})
+
+
+def _fill_codec(task: Task, allowed: int) -> _Filled:
+    ladders = {name: class_stores.read_videos(task.open("hosvd_cores", name)) for name in task.class_names}
     provenance = _provenance(task)
 
-    def packed(rung: int) -> bytes:
-        classes = {name: ladder[rung] for name, ladder in ladders.items()}
-        dataset = task.dataset
-        return pack(ReleaseParts(dataset.name, dataset.shape, classes, spec, weights, provenance, scheme, encoder))
+    def build(classes: Mapping[str, CodedClips], _shared: SharedBasis | None) -> ReleaseParts:
+        return ReleaseParts(task.dataset.name, task.dataset.shape, classes, None, None, provenance)
 
-    allowed = allowed_bytes(task.dataset.budget, num_classes=len(ladders), shape=task.dataset.shape)
-    num_rungs = len(next(iter(ladders.values())))
-    # A recipe with one rung fixes its own size: it is written as it is, and the budget check judges it.
-    rung = choose_rung(num_rungs, lambda index: len(packed(index)), allowed=allowed) if num_rungs > 1 else 0
-    data = packed(rung)
-    name = f"{task.dataset.name}{SUFFIX}"
-    FileStore(task.data_root, task.step).write(
-        task.key, files={name: data}, metrics=_metrics(task, data, ladders, rung, allowed), **task.commit_arguments()
+    parts = fill_with_videos(ladders, build, allowed=allowed)
+    kept = sum(coded.num_clips for coded in parts.classes.values())
+    finest = {name: ladder.keep([0] * ladder.num_clips) for name, ladder in ladders.items()}
+    figures = {
+        "clip_share": kept / sum(ladder.num_clips for ladder in ladders.values()),
+        "finest_kept": all(parts.classes[name] == videos for name, videos in finest.items()),
+    }
+    return _Filled(parts, figures)
+
+
+def _fill_auto(task: Task, allowed: int) -> _Filled:
+    """Latents or video, whichever keeps more of what a network sees of the clips; video alone where only that fits."""
+    tried: dict[str, _Filled] = {}
+    errors = []
+    for name, fill in (("latents", _fill_tight), ("video", _fill_codec)):
+        try:
+            tried[name] = fill(task, allowed)
+        except BudgetError as error:
+            errors.append(f"as {name}: {error}")
+    if not tried:
+        raise BudgetError("; ".join(errors))
+    kept = _signal_kept(task, {name: filled.parts for name, filled in tried.items()})
+    best = max(kept, key=kept.__getitem__)
+    figures = {"picked": best, "signal_kept": kept, "not_possible": errors}
+    return _Filled(tried[best].parts, tried[best].figures | figures)
+
+
+def _signal_kept(task: Task, candidates: Mapping[str, ReleaseParts]) -> dict[str, float]:
+    """Share of the kept clips' signal in each candidate; 1.0 for a candidate that has no rival."""
+    if len(candidates) == 1:
+        return dict.fromkeys(candidates, 1.0)
+    items = {name: task.open("dpp_subsets", name).read("items") for name in task.class_names}
+    judged = judged_positions({name: len(kept) for name, kept in items.items()})
+    originals = np.concatenate(
+        [task.open("raw_clips", name).read("train", items[name][judged[name]]) for name in task.class_names]
     )
-
-
-def _metrics(
-    task: Task, data: bytes, ladders: Mapping[str, list[CodedClass]], rung: int, allowed: int
-) -> dict[str, Any]:
+    labels = np.repeat(np.arange(len(judged)), [len(positions) for positions in judged.values()])
+    judge = train_judge(originals, labels, num_classes=len(judged), device=find_device(task.device))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "release.zip"
+        kept = {}
+        for name, parts in candidates.items():
+            path = Path(folder) / name
+            path.write_bytes(pack(parts))
+            dataset = load_release(path, trusted_classes=own_classes(task.dataset.vae)).dataset()
+            counts = {name: coded.num_clips for name, coded in parts.classes.items()}
+            kept[name] = judge.signal_kept(originals, *decode_judged(dataset, counts, judged))
+    return kept
+
+
+_FILL: Mapping[str, Callable[[Task, int], _Filled]] = {
+    "paper": _fill_paper,
+    "tight": _fill_tight,
+    "codec": _fill_codec,
+    "auto": _fill_auto,
+}
+
+
+def _compute(task: Task) -> None:
+    allowed = allowed_bytes(task.dataset.budget, num_classes=len(task.class_names), shape=task.dataset.shape)
+    filled = _FILL[task.dataset.recipe](task, allowed)
+    data = pack(filled.parts)
+    name = f"{task.dataset.name}{SUFFIX}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
         path.write_bytes(data)
-        release = load_release(path)  # read back as a stranger would, before it replaces anything
+        # Read back as a stranger would, before it replaces anything.
+        release = load_release(path, trusted_classes=own_classes(task.dataset.vae))
         ledger = release.ledger.to_dict("records")
-    first = next(iter(ladders.values()))[rung]
-    return {
-        "file": str(FileStore(task.data_root, task.step).path(f"{task.dataset.name}{SUFFIX}")),
+    metrics = {
+        "file": str(FileStore(task.data_root, task.step).path(name)),
         "stored_bytes": len(data),
         "allowed_bytes": allowed,
         "used_share": len(data) / allowed,
         "num_clips": release.num_clips,
-        "step": first.step,
-        "finest_kept": rung == 0,
-        "verdict": f"{format_bytes(len(data))} of {format_bytes(allowed)} allowed",
+        **filled.figures,
+        "verdict": _verdict(len(data), allowed, filled),
         "ledger": [{str(key): value for key, value in row.items()} for row in ledger],
     }
+    FileStore(task.data_root, task.step).write(task.key, files={name: data}, metrics=metrics, **task.commit_arguments())
+
+
+def _verdict(num_bytes: int, allowed: int, filled: _Filled) -> str:
+    text = f"{format_bytes(num_bytes)} of {format_bytes(allowed)} allowed"
+    if filled.figures.get("finest_kept"):
+        return f"{text}: all clips are kept as finely as the recipe has them, a larger budget buys nothing"
+    share = filled.figures.get("clip_share", 1.0)
+    return text if share == 1 else f"{text}: room for {share:.0%} of the clips"
 
 
 STEP = Step(
@@ -103,7 +226,21 @@ STEP = Step(
     settings=_settings,
     defaults=ReleaseConfig().model_dump(),
     upstream=("hosvd_cores", "quantized_vae"),
-    modules=("lvdd_assets.distill.release", "lvdd_assets.distill.budget", __name__),
+    modules=(
+        "lvdd_assets.distill.rotations",
+        "lvdd_assets.distill.coefficient_coding",
+        "lvdd_assets.distill.class_coding",
+        "lvdd_assets.distill.budget",
+        "lvdd_assets.distill.bitstreams",
+        "lvdd_assets.distill.coded_videos",
+        "lvdd_assets.distill.video_coding",
+        "lvdd_assets.distill.allocation",
+        "lvdd_assets.distill.filling",
+        "lvdd_assets.distill.utility",
+        "lvdd_assets.distill.release_files",
+        "lvdd_assets.distill.release",
+        __name__,
+    ),
     files=True,
 )
 

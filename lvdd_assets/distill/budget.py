@@ -3,6 +3,8 @@
 Pure arithmetic on numbers; no file is opened here. The allowance is compared with the size of the release file on disk.
 """
 
+import bisect
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ import pandas as pd
 from lvdd_assets.distill import paper
 from lvdd_assets.distill.catalog import Budget, ClipShape
 
-PARTS = ("decoder", "encoder", "cores", "labels", "metadata")
+PARTS = ("decoder", "encoder", "basis", "cores", "labels", "metadata")
 
 
 class BudgetError(ValueError):
@@ -124,62 +126,100 @@ def judge_class(*, coded_bytes: int, allowed: int, num_classes: int) -> Verdict:
     return Verdict(coded_bytes <= share, (text,))
 
 
-# Shares of a class's clips that a release may come down to, once coarser steps alone do not fit; the last means one
-# clip.
-_CLIP_SHARES = (0.75, 0.5, 0.375, 0.25, 0.125, 0.0625, 0.0)
+STEPS_PER_OCTAVE = 64  # one more costs about 1 % of the bytes: so near does a release come to its allowance
+FINEST_STEP, COARSEST_STEP = 2.0**-6, 4.0
+# Beyond the coarsest step clips are left out; with a single clip of each class left, steps grow on to this one.
+LAST_STEP = 64.0
 
 
 @dataclass(frozen=True)
-class Rung:
-    """One way to code a class: its first `num_clips` clips with a quantiser step in latent units."""
+class Fit:
+    """How a dataset is coded so that it fits.
 
-    num_clips: int
-    step: float
-
-
-def build_ladder(num_clips: int, *, finest: float, coarsest: float, steps_per_octave: int) -> tuple[Rung, ...]:
-    """Codings of falling size, the same number for every class: coarser steps with all clips, then fewer clips.
-
-    One rung for all classes means one step for all classes, which is one slope of rate against distortion.
-
-    Args:
-        num_clips: clips of the class.
-        finest: first step in latent units (latents have unit scale).
-        coarsest: last step.
-        steps_per_octave: steps from one to its double.
+    Attributes:
+        step: the quantiser step of all classes, in latent units.
+        share: of each class's clips that is kept, in (0, 1]; at least one clip.
+        num_bytes: what that takes.
     """
-    if not 0 < finest <= coarsest or steps_per_octave < 1 or num_clips < 1:
-        raise ValueError(
-            f"expected 0 < finest ≤ coarsest, got {finest = }, {coarsest = }, {steps_per_octave = }, {num_clips = }"
-        )
-    count = math.floor(math.log2(coarsest / finest) * steps_per_octave + 1e-9)
-    rungs = [Rung(num_clips, finest * 2 ** (index / steps_per_octave)) for index in range(count + 1)]
-    last = rungs[-1].step
-    return (*rungs, *(Rung(max(1, round(num_clips * share)), last) for share in _CLIP_SHARES))
+
+    step: float
+    share: float
+    num_bytes: int
 
 
-def choose_rung(num_rungs: int, measure: Callable[[int], int], *, allowed: int) -> int:
-    """The first (largest) rung of a ladder of falling sizes whose measured size fits.
+def clips_of_share(num_clips: int, share: float) -> int:
+    """How many of a class's clips a share is: rounded down, at least one."""
+    return max(1, math.floor(num_clips * share + 1e-9))
+
+
+def fit_allowance(
+    measure: Callable[[float, float], int],
+    *,
+    allowed: int,
+    most_clips: int,
+    finest: float = FINEST_STEP,
+    coarsest: float = COARSEST_STEP,
+    guess: float | None = None,
+) -> Fit:
+    """The finest step at which all clips fit; where not even the coarsest does, the most clips that fit, and the finest
+    step for them. Clips come before fidelity: at these rates a further clip teaches more than a finer one.
+
+    Steps lie on a grid of `STEPS_PER_OCTAVE` to the octave, so that more bytes allowed never mean a coarser step. One
+    step for all classes is one slope of rate against distortion for all.
 
     Args:
-        num_rungs: rungs 0 … num_rungs − 1, by falling size.
-        measure: exact size in bytes of the release at a rung; called O(log num_rungs) times.
+        measure: exact bytes at a step and a share of each class's clips; called some ten times.
         allowed: allowance in bytes.
+        most_clips: clips of the largest class.
+        finest: no finer step is taken, whatever is left of the allowance.
+        coarsest: no coarser step is taken while clips can be left out.
+        guess: a step to begin the search at.
 
     Raises:
-        BudgetError: even the last rung does not fit.
+        BudgetError: a single clip of each class at `LAST_STEP` takes more than is allowed.
     """
-    smallest = measure(num_rungs - 1)
-    if smallest > allowed:
+    if not 0 < finest <= coarsest <= LAST_STEP:
+        raise ValueError(f"expected 0 < finest ≤ coarsest ≤ {LAST_STEP:g}, got {finest = }, {coarsest = }")
+    measure = functools.cache(measure)
+    steps, share = _grid(finest, coarsest), 1.0
+    if measure(coarsest, share) > allowed:
+        # By the clips of the largest class that are left out, from one to all but one: the first number that fits.
+        shares = [(most_clips - left) / most_clips for left in range(most_clips)]
+        index = first_fitting(most_clips, lambda index: measure(coarsest, shares[index]), allowed=allowed)
+        share = shares[min(index, most_clips - 1)]
+        if index == most_clips:
+            steps = _grid(finest, LAST_STEP)
+    start = None if guess is None else bisect.bisect_left(steps, guess)
+    index = first_fitting(len(steps), lambda index: measure(steps[index], share), allowed=allowed, guess=start)
+    if index == len(steps):
         raise BudgetError(
-            f"the budget of {allowed} B is too small: the smallest release of this dataset takes {smallest} B. "
-            "Raise `budget`, or name a `vae` with a smaller decoder."
+            f"the budget of {allowed} B is too small: the smallest release of this dataset takes "
+            f"{measure(steps[-1], share)} B. Raise `budget`, or name a `vae` with a smaller decoder."
         )
-    low, high = 0, num_rungs - 1
+    return Fit(steps[index], share, measure(steps[index], share))
+
+
+def _grid(finest: float, coarsest: float) -> list[float]:
+    """Steps from the finest to the coarsest, both among them, `STEPS_PER_OCTAVE` to the octave."""
+    count = math.ceil(math.log2(coarsest / finest) * STEPS_PER_OCTAVE - 1e-9)
+    return [finest, *(coarsest * 2 ** ((index - count) / STEPS_PER_OCTAVE) for index in range(1, count + 1))]
+
+
+def first_fitting(count: int, measure: Callable[[int], int], *, allowed: int, guess: int | None = None) -> int:
+    """The first of sizes 0 … count − 1, by falling size, that fits; `count` if none does.
+
+    Begins at a guess and doubles its stride until the answer is enclosed: O(log of the guess's error) measurements.
+    """
+    low, high = 0, count  # the answer is in low … high
+    middle, stride = count // 2 if guess is None else min(max(guess, 0), count - 1), 1
     while low < high:
-        middle = (low + high) // 2
         if measure(middle) <= allowed:
             high = middle
+            middle = max(low, middle - stride)
         else:
             low = middle + 1
+            middle = min(high - 1, middle + stride)
+        stride *= 2
+        if guess is None or stride > high - low:
+            middle = (low + high) // 2
     return low

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-RECIPES = ("tight", "paper")
+RECIPES = ("tight", "paper", "codec", "auto")
 DEFAULT_VAE = "embedded-2d"
 DEFAULT_RECIPE = "tight"
 DEFAULT_MAX_LOST_SHARE = 0.1

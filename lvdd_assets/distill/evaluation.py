@@ -261,8 +261,31 @@ class _Run:
             raise ValueError(f"got num_updates = {self.num_updates}; expected at least 1")
 
 
-def _train_and_test(train: TensorDataset, test: TensorDataset, num_classes: int, run: _Run) -> Score:
-    started = time.perf_counter()
+def train_network(
+    train: TensorDataset,
+    *,
+    num_classes: int,
+    protocol: Protocol,
+    seed: int,
+    updates: int,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> networks.ConvNet3D:
+    """Train one ConvNet3D from scratch, and give it back.
+
+    Args:
+        train: clips uint8 [N, T, C, H, W] and labels int64 [N].
+        num_classes: Number of classes.
+        protocol: How it is trained; its epochs and seeds play no part.
+        seed: Of initialisation, dropout, order and flips.
+        updates: Optimiser steps.
+        device: Where it is trained.
+        progress: Called after each update.
+    """
+    return _train_network(train, num_classes, _Run(protocol, seed, updates, progress, torch.device(device)))
+
+
+def _train_network(train: TensorDataset, num_classes: int, run: _Run) -> networks.ConvNet3D:
     _, frames, _, size, _ = train.tensors[0].shape
     cuda_devices = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda_devices), torch.backends.cudnn.flags(deterministic=True):
@@ -273,6 +296,13 @@ def _train_and_test(train: TensorDataset, test: TensorDataset, num_classes: int,
         network = networks.ConvNet3D(num_classes, frames=frames, size=size, widths=run.protocol.widths)
         network.to(run.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         _train(network, train, run)
+    return network
+
+
+def _train_and_test(train: TensorDataset, test: TensorDataset, num_classes: int, run: _Run) -> Score:
+    started = time.perf_counter()
+    network = _train_network(train, num_classes, run)
+    with torch.backends.cudnn.flags(deterministic=True):
         ranking_NK = _rank(network, test, run.device)
     labels_N = test.tensors[1]
     hits_NK = ranking_NK == labels_N[:, None]

@@ -90,6 +90,10 @@ class ConvNet3D(nn.Module):
         Returns:
             float32 or, under autocast, bfloat16 [N, num_classes].
         """
+        return self.classifier(self.embed(clips_NTCHW)).flatten(2).amax(dim=2)
+
+    def embed(self, clips_NTCHW: torch.Tensor) -> torch.Tensor:
+        """What the classifier sees of clips (as for `forward`): [N, C, T', 1, 1], T' as in `feature_shape_THW`."""
         expected = (self.frames, paper.BUDGET_CHANNELS, self.size, self.size)
         if clips_NTCHW.dtype != torch.uint8 or tuple(clips_NTCHW.shape[1:]) != expected:
             raise ValueError(
@@ -99,8 +103,8 @@ class ConvNet3D(nn.Module):
         pixels_NCTHW = clips_NTCHW.transpose(1, 2).float() / 255
         pixels_NCTHW = (pixels_NCTHW - self.mean) / self.std
         pixels_NCTHW = pixels_NCTHW.contiguous(memory_format=torch.channels_last_3d)
-        logits_NKT = self.classifier(self.features(pixels_NCTHW)).flatten(2)
-        return logits_NKT.amax(dim=2)
+        features: torch.Tensor = self.features(pixels_NCTHW)
+        return features
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -1,19 +1,16 @@
-"""The release: one file with all that a stranger needs to train, its packing to a budget, its loader, its Dataset.
+"""The release: one file with all that a stranger needs to train, its packing, its loader, its Dataset.
 
-A release is a zip that plain `zarr` opens: arrays `cores` (the coded classes, end to end), `decoder` (quantised
-weights), `labels`, for the recipe `paper` also `encoder` (counted as the paper counted it, and never read), and
-attributes with class names, shapes and provenance. It is data, never code: a closed list of
-codecs, sizes checked against each other before anything is allocated. How the parts were made belongs to the modules
-below; what they are worth to `evaluation`.
+Arrays `cores` (the shared basis, then the coded classes, end to end), `labels`, `decoder` (quantised weights; absent
+where every class is video), for the recipe `paper` also `encoder` (counted as the paper counted it, and never read),
+and attributes with class names, forms, shapes and provenance. It is data, never code: sizes are checked against each
+other before anything is allocated. How it lies in a file belongs to `release_files`, how the parts were made to the
+modules below, what they are worth to `evaluation`.
 
 Legend: N clips, T frames, C channels, H, W pixels.
 """
 
 import functools
-import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,40 +19,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import zarr
-from zarr.codecs import ZstdCodec
-from zarr.storage import MemoryStore
 
-from lvdd_assets.distill import coding, tucker
+from lvdd_assets.distill import class_coding, release_files
 from lvdd_assets.distill.budget import Ledger, LedgerLine
 from lvdd_assets.distill.catalog import ClipShape
-from lvdd_assets.distill.coding import CodedClass
+from lvdd_assets.distill.class_coding import CodedClass, SharedBasis
+from lvdd_assets.distill.coded_videos import CodedVideos
 from lvdd_assets.distill.decoder_specs import DecoderSpec
 from lvdd_assets.distill.latent_decoders import LatentDecoder, build_decoder
 from lvdd_assets.distill.quantization import SCHEMES, QuantizedWeights, Scheme, dequantize, read_weights
+from lvdd_assets.distill.release_files import ReleaseError
 
-FORMAT = "lvdd-release"
-VERSION = 2
-_READABLE = (1, 2)  # version 2 added 3D decoders, weights that are float16 but for linear layers, and the encoder
 SUFFIX = ".zarr.zip"
+_VIDEO = "video"  # the form of a class that is kept as video
 
-_ARRAYS = {"cores": "uint8", "decoder": "uint8", "labels": "uint16"}
-_CODECS = frozenset({"bytes", "zstd"})
-_LEAVES = ("zarr.json", "c/0")
-_ENTRIES = frozenset({"zarr.json"} | {f"{name}/{leaf}" for name in _ARRAYS for leaf in _LEAVES})
-_ENCODER_ENTRIES = frozenset(f"encoder/{leaf}" for leaf in _LEAVES)
-_MAX_JSON_BYTES = 64 * 2**20
-_MAX_DECODER_BYTES = 4 * 2**30
-# Labels compress well, weights hardly; a chunk that claims to grow more than this is a bomb.
-_MAX_RATIO = 10_000
-# The zip format's first day, so that the same content gives the same bytes.
-_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
-# What zip, deflate and zstd raise on damaged bytes.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
-
-
-class ReleaseError(ValueError):
-    """The file is no release that this version can open. The message says what is wrong with it."""
+CodedClips = CodedClass | CodedVideos
+"""What a release keeps of a class: coded latents, or encoded video."""
 
 
 @dataclass(frozen=True)
@@ -66,82 +45,94 @@ class ReleaseParts:
         dataset: the dataset's name.
         shape: shape of the decoded clips.
         classes: coded clips by class name, in the order of their labels.
-        decoder_spec: how to build the decoder.
-        decoder_weights: its quantised weights.
+        decoder_spec: how to build the decoder; None where every class is video.
+        decoder_weights: its quantised weights; None where every class is video.
         provenance: plain JSON values that say what it was made from, how and with what.
         scheme: which of the decoder's weights are integers.
         encoder: the encoder's quantised weights, which training does not need; empty to leave them out.
+        shared: the basis of classes that are coded in a shared one.
     """
 
     dataset: str
     shape: ClipShape
-    classes: Mapping[str, CodedClass]
-    decoder_spec: DecoderSpec
-    decoder_weights: QuantizedWeights
+    classes: Mapping[str, CodedClips]
+    decoder_spec: DecoderSpec | None
+    decoder_weights: QuantizedWeights | None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     scheme: Scheme = "channels"
     encoder: bytes = b""
+    shared: SharedBasis | None = None
 
     def __post_init__(self) -> None:
-        first = next(iter(self.classes.values()), None)
-        if first is None:
+        if not self.classes:
             raise ValueError("a release needs at least one class")
-        for name, coded in self.classes.items():
-            if (coded.codec, coded.mode_sizes, coded.ranks, coded.step) != (
-                first.codec,
-                first.mode_sizes,
-                first.ranks,
-                first.step,
-            ):
-                raise ValueError(
-                    f"class {name!r} is coded unlike the first class: all of a release share codec, shape and step"
-                )
+        sizes = {coded.mode_sizes for coded in self.classes.values() if isinstance(coded, CodedClass)}
+        if len(sizes) > 1:
+            raise ValueError(f"all classes of a release have latents of one shape, got {sorted(sizes)}")
+        if bool(sizes) != (self.decoder_spec is not None) or bool(sizes) != (self.decoder_weights is not None):
+            raise ValueError("a decoder belongs to a release with coded latents, and to no other")
 
 
 def pack(parts: ReleaseParts) -> bytes:
     """The release file's bytes: the same parts give the same bytes."""
-    first = next(iter(parts.classes.values()))
+    attributes, arrays = _content(parts)
+    return release_files.write(attributes, arrays)
+
+
+def size_without_weights(parts: ReleaseParts) -> int:
+    """Bytes of the file but for the arrays of weights, whose compression takes long; what they add does not depend on
+    the rest."""
+    attributes, arrays = _content(parts)
+    return len(release_files.write(attributes, {name: arrays[name] for name in ("cores", "labels")}))
+
+
+def _content(parts: ReleaseParts) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Attributes and arrays of the file."""
     coded = list(parts.classes.values())
-    attributes = {
-        "format": FORMAT,
-        "version": VERSION,
+    chunks = [_to_bytes(item) for item in coded]
+    forms: list[list[Any]] = []
+    rows = []
+    for name, item, chunk in zip(parts.classes, coded, chunks, strict=True):
+        form = _form(item)
+        if form not in forms:
+            forms.append(form)
+        rows.append([name, item.num_clips, len(chunk), forms.index(form)])
+    shared = parts.shared.angles if parts.shared is not None and _uses_shared(coded) else b""
+    attributes: dict[str, Any] = {
         "dataset": parts.dataset,
         "clip": [parts.shape.frames, parts.shape.stride, parts.shape.size],
-        "classes": [[name, item.num_clips, len(item.data)] for name, item in parts.classes.items()],
-        "coding": [first.codec, list(first.mode_sizes), list(first.ranks), first.step],
-        "decoder": json.loads(parts.decoder_spec.to_json()),
+        "classes": rows,
+        "forms": forms,
+        "basis": len(shared),
+        "decoder": None if parts.decoder_spec is None else json.loads(parts.decoder_spec.to_json()),
         "scheme": parts.scheme,
         "provenance": dict(parts.provenance),
     }
-    labels = np.repeat(np.arange(len(coded), dtype=np.uint16), [item.num_clips for item in coded])
-    arrays: dict[str, tuple[np.ndarray, Any]] = {
-        "cores": (np.frombuffer(b"".join(item.data for item in coded), dtype=np.uint8), None),
-        "decoder": (np.frombuffer(parts.decoder_weights.to_bytes(), dtype=np.uint8), [ZstdCodec(level=22)]),
-        "labels": (labels, [ZstdCodec(level=22)]),
+    counts = [item.num_clips for item in coded]
+    arrays: dict[str, np.ndarray] = {
+        "cores": np.frombuffer(shared + b"".join(chunks), dtype=np.uint8),
+        "labels": np.repeat(np.arange(len(coded), dtype=np.uint16), counts),
     }
+    if parts.decoder_weights is not None:
+        arrays["decoder"] = np.frombuffer(parts.decoder_weights.to_bytes(), dtype=np.uint8)
     if parts.encoder:
-        arrays["encoder"] = (np.frombuffer(parts.encoder, dtype=np.uint8), [ZstdCodec(level=22)])
-    entries: dict[str, Any] = {}
-    with zarr.config.set({"json_indent": None}):
-        group = zarr.create_group(store=MemoryStore(store_dict=entries), attributes=attributes)
-        for name, (data, compressors) in arrays.items():
-            # The chunk is written even where it is all fill value: what is absent could not be told from what was lost.
-            group.create_array(
-                name, data=data, chunks=data.shape, compressors=compressors, config={"write_empty_chunks": True}
-            )
-    return _zip({name: buffer.to_bytes() for name, buffer in entries.items()})
+        arrays["encoder"] = np.frombuffer(parts.encoder, dtype=np.uint8)
+    return attributes, arrays
 
 
-def _zip(entries: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name in sorted(entries):
-            info = zipfile.ZipInfo(name, date_time=_ZIP_DATE)
-            info.external_attr = 0o644 << 16
-            # Chunks are as small as they get; the metadata is text.
-            info.compress_type = zipfile.ZIP_DEFLATED if name.endswith("zarr.json") else zipfile.ZIP_STORED
-            archive.writestr(info, entries[name], compresslevel=9)
-    return buffer.getvalue()
+def _to_bytes(coded: CodedClips) -> bytes:
+    return coded.data if isinstance(coded, CodedClass) else coded.to_bytes()
+
+
+def _form(coded: CodedClips) -> list[Any]:
+    """How a class is coded: what classes share is stored once."""
+    if isinstance(coded, CodedVideos):
+        return [_VIDEO]
+    return [coded.codec, list(coded.mode_sizes), list(coded.ranks), coded.step]
+
+
+def _uses_shared(coded: Sequence[CodedClips]) -> bool:
+    return any(isinstance(item, CodedClass) and class_coding.is_in_shared_basis(item) for item in coded)
 
 
 def read_ledger(path: Path) -> Ledger:
@@ -150,14 +141,12 @@ def read_ledger(path: Path) -> Ledger:
     Chunks are counted as they lie in the file; what is left (attributes, array headers, the zip's own records) is
     metadata.
     """
-    with _open_zip(path) as archive:
-        attributes = _attributes(archive)
-        sizes = {info.filename: info.compress_size for info in archive.infolist()}
-    lines = [LedgerLine("decoder", "", sizes["decoder/c/0"])]
-    if "encoder/c/0" in sizes:
-        lines.append(LedgerLine("encoder", "", sizes["encoder/c/0"]))
-    lines += [LedgerLine("cores", name, num_bytes) for name, _, num_bytes in attributes["classes"]]
-    lines.append(LedgerLine("labels", "", sizes["labels/c/0"]))
+    attributes, sizes = release_files.read_sizes(path)
+    lines = [LedgerLine(part, "", sizes[part]) for part in ("decoder", "encoder") if part in sizes]
+    if attributes.get("basis"):
+        lines.append(LedgerLine("basis", "", attributes["basis"]))
+    lines += [LedgerLine("cores", row[0], row[2]) for row in attributes["classes"]]
+    lines.append(LedgerLine("labels", "", sizes["labels"]))
     rest = path.stat().st_size - sum(line.num_bytes for line in lines)
     return Ledger((*lines, LedgerLine("metadata", "", rest)))
 
@@ -174,6 +163,9 @@ class Release:
         labels: int64 [N].
         provenance: what it was made from, how and with what.
         coded: coded clips by class.
+        decoder_spec: how the decoder is built; None where every class is video.
+        decoder_data: its quantised weights as stored.
+        shared: the basis of classes that are coded in a shared one.
         scheme: which of the decoder's weights are integers.
         trusted_classes: autoencoder classes by import path whose code may be run to decode.
     """
@@ -184,9 +176,10 @@ class Release:
     shape: ClipShape
     labels: np.ndarray
     provenance: Mapping[str, Any]
-    coded: tuple[CodedClass, ...]
-    decoder_spec: DecoderSpec
+    coded: tuple[CodedClips, ...]
+    decoder_spec: DecoderSpec | None
     decoder_data: bytes = field(repr=False)
+    shared: SharedBasis | None = None
     scheme: Scheme = "channels"
     trusted_classes: tuple[str, ...] = ()
 
@@ -216,15 +209,27 @@ class Release:
         return ReleaseDataset(self)
 
     def build_decoder(self) -> LatentDecoder:
-        """The decoder with its quantised weights loaded, in float32."""
+        """The decoder with its quantised weights loaded, in float32.
+
+        Raises:
+            ValueError: every class is video, and needs none.
+        """
+        if self.decoder_spec is None:
+            raise ValueError(f"release {self.name} has no decoder: all of its classes are kept as video")
         decoder = build_decoder(self.decoder_spec, self.trusted_classes)
         decoder.load_state_dict(dequantize(read_weights(self.decoder_data, decoder, self.scheme)))
         return decoder
 
     def latents(self, label: int) -> np.ndarray:
-        """The latents of one class: float32 [N, T', C, h, w]."""
-        core, factors = coding.decode(self.coded[label])
-        return tucker.reconstruct(tucker.TuckerTensor(core, factors))
+        """The latents of one class, float32 [N, T', C, h, w].
+
+        Raises:
+            ValueError: the class is kept as video.
+        """
+        coded = self.coded[label]
+        if not isinstance(coded, CodedClass):
+            raise ValueError(f"class {self.class_names[label]!r} is kept as video and has no latents")
+        return class_coding.decode(coded, self.shared)
 
 
 class ReleaseDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
@@ -249,11 +254,16 @@ class ReleaseDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
     def _class(self, label: int) -> torch.Tensor:
         if label not in self._clips:
-            if self._decoder is None:
-                self._decoder = self._release.build_decoder()
-            latents, num_frames = self._release.latents(label), self._release.shape.frames
-            self._clips[label] = torch.from_numpy(self._decoder.decode(latents, num_frames=num_frames))
+            self._clips[label] = torch.from_numpy(self._decode(label))
         return self._clips[label]
+
+    def _decode(self, label: int) -> np.ndarray:
+        coded = self._release.coded[label]
+        if isinstance(coded, CodedVideos):
+            return coded.decode()
+        if self._decoder is None:
+            self._decoder = self._release.build_decoder()
+        return self._decoder.decode(self._release.latents(label), num_frames=self._release.shape.frames)
 
 
 def load_release(path: str | Path, *, trusted_classes: Sequence[str] = ()) -> Release:
@@ -272,97 +282,38 @@ def load_release(path: str | Path, *, trusted_classes: Sequence[str] = ()) -> Re
     if not path.exists():
         raise FileNotFoundError(f"no release file at {path}")
     try:
-        with _open_zip(path) as archive:
-            attributes = _attributes(archive)
-            arrays = {name: _read_array(archive, name) for name in _ARRAYS}
-        return replace(_build(path, attributes, arrays), trusted_classes=tuple(trusted_classes))
+        release = _build(path, *release_files.read(path))
     except ReleaseError:
         raise
-    except (*_DAMAGE, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (*release_files.DAMAGE, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise ReleaseError(f"{path} is damaged or no release: {error}") from error
-
-
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise ReleaseError(f"{path} is no release: {error}") from error
-    names = [info.filename for info in archive.infolist()]
-    expected = _ENTRIES | _ENCODER_ENTRIES if _ENCODER_ENTRIES & set(names) else _ENTRIES
-    if set(names) != expected or len(names) != len(expected):
-        archive.close()
-        strange = sorted(set(names) ^ expected)[:3]
-        raise ReleaseError(f"{path} is no release: entries {strange} are missing, unknown or double")
-    return archive
-
-
-def _read_json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
-    if archive.getinfo(name).file_size > _MAX_JSON_BYTES:
-        raise ReleaseError(f"{name} claims {archive.getinfo(name).file_size} B of metadata, over {_MAX_JSON_BYTES} B")
-    content = json.loads(archive.read(name))
-    if not isinstance(content, dict):
-        raise ReleaseError(f"{name} holds no JSON object")
-    return content
-
-
-def _attributes(archive: zipfile.ZipFile) -> dict[str, Any]:
-    attributes = _read_json(archive, "zarr.json").get("attributes", {})
-    if attributes.get("format") != FORMAT:
-        raise ReleaseError(f"format {attributes.get('format')!r}, expected {FORMAT!r}: this is no release")
-    if attributes.get("version") not in _READABLE:
-        raise ReleaseError(
-            f"release format version {attributes.get('version')!r}, this package reads {_READABLE[0]} to {VERSION}: "
-            "upgrade lvdd-assets"
-        )
-    return attributes
-
-
-def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """One array of the release, read by zarr after its header was found harmless."""
-    header = _read_json(archive, f"{name}/zarr.json")
-    codecs = [codec["name"] for codec in header["codecs"]]
-    if not set(codecs) <= _CODECS or codecs[:1] != ["bytes"] or header["data_type"] != _ARRAYS[name]:
-        raise ReleaseError(
-            f"array {name!r} has codecs {codecs} and type {header['data_type']!r}, which releases never use"
-        )
-    chunk = archive.getinfo(f"{name}/c/0")
-    (length,) = header["shape"]
-    item = np.dtype(_ARRAYS[name]).itemsize
-    limit = min(_MAX_DECODER_BYTES, _MAX_RATIO * chunk.file_size) if len(codecs) > 1 else chunk.file_size
-    if header["chunk_grid"]["configuration"]["chunk_shape"] != [length] or not 0 < length * item <= limit:
-        raise ReleaseError(f"array {name!r} claims {length} values, its chunk has {chunk.file_size} B")
-    entries = {"zarr.json": archive.read(f"{name}/zarr.json"), "c/0": archive.read(chunk)}
-    store = MemoryStore(store_dict={key: _buffer(data) for key, data in entries.items()})
-    return np.asarray(zarr.open_array(store=store, mode="r")[...])
-
-
-def _buffer(data: bytes) -> Any:
-    from zarr.core.buffer import default_buffer_prototype
-
-    return default_buffer_prototype().buffer.from_bytes(data)
+    return replace(release, trusted_classes=tuple(trusted_classes))
 
 
 def _build(path: Path, attributes: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Release:
-    codec, mode_sizes, ranks, step = attributes["coding"]
-    names = tuple(str(name) for name, _, _ in attributes["classes"])
-    counts = [int(count) for _, count, _ in attributes["classes"]]
-    sizes = [int(size) for _, _, size in attributes["classes"]]
-    if len(set(names)) != len(names) or min([*counts, *sizes], default=0) < 1:
+    forms, rows = _forms_and_classes(attributes)
+    names = tuple(str(row[0]) for row in rows)
+    counts, sizes = ([int(row[column]) for row in rows] for column in (1, 2))
+    num_shared = int(attributes.get("basis", 0))
+    if len(set(names)) != len(names) or min([*counts, *sizes], default=0) < 1 or num_shared < 0:
         raise ReleaseError(f"{path}: class names repeat, or a class has no clips")
-    if sum(sizes) != len(arrays["cores"]):
-        raise ReleaseError(f"{path}: the classes add up to {sum(sizes)} B of cores, {len(arrays['cores'])} B are there")
+    data = arrays["cores"].tobytes()
+    if num_shared + sum(sizes) != len(data):
+        raise ReleaseError(
+            f"{path}: the classes add up to {num_shared + sum(sizes)} B of cores, {len(data)} B are there"
+        )
     labels = arrays["labels"].astype(np.int64)
     if sum(counts) != len(labels) or (labels != np.repeat(np.arange(len(names)), counts)).any():
         raise ReleaseError(f"{path}: {len(labels)} labels do not fit classes of {counts[:5]} … clips")
     shape = ClipShape(*attributes["clip"])
-    spec = DecoderSpec.from_json(json.dumps(attributes["decoder"]))
-    _check_shapes(shape, spec, mode_sizes)
-    ends = np.cumsum(sizes)
-    data = arrays["cores"].tobytes()
+    ends = num_shared + np.cumsum(sizes)
     coded = tuple(
-        CodedClass(codec, count, tuple(mode_sizes), tuple(ranks), float(step), data[end - size : end])
-        for count, size, end in zip(counts, sizes, ends, strict=True)
+        _read_class(forms[row[3]], count, data[end - size : end], shape)
+        for row, count, size, end in zip(rows, counts, sizes, ends, strict=True)
     )
+    spec = _decoder_spec(attributes, shape, coded)
+    if (spec is None) != ("decoder" not in arrays):
+        raise ReleaseError(f"{path}: a decoder belongs to a release with coded latents, and to no other")
     return Release(
         path=path,
         name=str(attributes["dataset"]),
@@ -372,9 +323,55 @@ def _build(path: Path, attributes: Mapping[str, Any], arrays: Mapping[str, np.nd
         provenance=dict(attributes["provenance"]),
         coded=coded,
         decoder_spec=spec,
-        decoder_data=arrays["decoder"].tobytes(),
+        decoder_data=arrays["decoder"].tobytes() if spec is not None else b"",
+        shared=_shared_basis(data[:num_shared], coded),
         scheme=_scheme(attributes),
     )
+
+
+def _forms_and_classes(attributes: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """The forms, and for each class its name, clips, bytes and form."""
+    if attributes["version"] < 3:  # one form for all classes
+        return [attributes["coding"]], [[*row, 0] for row in attributes["classes"]]
+    forms, rows = attributes["forms"], attributes["classes"]
+    if any(not 0 <= int(row[3]) < len(forms) for row in rows):
+        raise ReleaseError(f"a class is of a form that is not there; there are {len(forms)}")
+    return forms, rows
+
+
+def _read_class(form: Sequence[Any], count: int, data: bytes, shape: ClipShape) -> CodedClips:
+    if list(form) == [_VIDEO]:
+        videos = CodedVideos.from_bytes(data)
+        found = (videos.num_clips, videos.num_frames, videos.height, videos.width)
+        if found != (count, shape.frames, shape.size, shape.size):
+            raise ReleaseError(f"a class of {count} clips of {shape} holds video of [N, T, H, W] = {list(found)}")
+        return videos
+    codec, mode_sizes, ranks, step = form
+    return CodedClass(str(codec), count, tuple(map(int, mode_sizes)), tuple(map(int, ranks)), float(step), data)
+
+
+def _decoder_spec(attributes: Mapping[str, Any], shape: ClipShape, coded: Sequence[CodedClips]) -> DecoderSpec | None:
+    """The decoder's spec; None where every class is video. Latents that do not decode to the clips are refused."""
+    sizes = {item.mode_sizes for item in coded if isinstance(item, CodedClass)}
+    if not sizes:
+        return None
+    spec = DecoderSpec.from_json(json.dumps(attributes["decoder"]))
+    edge = shape.size // spec.upsampling
+    expected = (spec.frame_rule.latent_frames(shape.frames), spec.latent_channels, edge, edge)
+    if sizes != {expected}:
+        raise ReleaseError(f"latents of {sorted(sizes)} do not decode to {shape}: the decoder needs {list(expected)}")
+    return spec
+
+
+def _shared_basis(angles: bytes, coded: Sequence[CodedClips]) -> SharedBasis | None:
+    if not angles:
+        return None
+    sizes = next((item.mode_sizes for item in coded if isinstance(item, CodedClass)), None)
+    if sizes is None:
+        raise ReleaseError("a shared basis without coded latents")
+    basis = SharedBasis(sizes, angles)
+    _ = basis.factors  # as many angles as the modes have
+    return basis
 
 
 def _scheme(attributes: Mapping[str, Any]) -> Scheme:
@@ -382,13 +379,6 @@ def _scheme(attributes: Mapping[str, Any]) -> Scheme:
     if scheme not in SCHEMES:
         raise ReleaseError(f"the decoder's weights are stored by scheme {str(scheme)[:80]!r}, expected {SCHEMES}")
     return scheme
-
-
-def _check_shapes(shape: ClipShape, spec: DecoderSpec, mode_sizes: Sequence[int]) -> None:
-    edge = shape.size // spec.upsampling
-    expected = [spec.frame_rule.latent_frames(shape.frames), spec.latent_channels, edge, edge]
-    if list(mode_sizes) != expected:
-        raise ReleaseError(f"latents of {list(mode_sizes)} do not decode to {shape}: the decoder needs {expected}")
 
 
 @functools.cache

@@ -91,12 +91,12 @@ def test_classes_over_their_share_are_a_warning_not_a_failure(finished: MakeChai
     chain = finished()
     check = _evaluation(chain.materialize("hosvd_cores"), "classes_fit_their_share")
     assert check.passed
-    chain = finished(budget="{bytes: 300}")
+    chain = finished(budget="{bytes: 150}")
     result = chain.materialize("hosvd_cores")
     assert result.success, failure(result)
     check = _evaluation(result, "classes_fit_their_share")
     assert not check.passed
     assert check.severity == dg.AssetCheckSeverity.WARN
     assert check.metadata["over_their_share"].value == ["tiny/grow", "tiny/move_left"]
-    assert "equal share 150 B" in str(check.metadata["classes"].value)
+    assert "equal share 75 B" in str(check.metadata["classes"].value)
     assert ZarrStore(chain.workspace.data_root, "hosvd_cores").commit_of("tiny/grow") is not None

@@ -5,13 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvdd_assets.distill.budget import (
+    COARSEST_STEP,
+    FINEST_STEP,
+    LAST_STEP,
+    STEPS_PER_OCTAVE,
     BudgetError,
+    Fit,
     Ledger,
     LedgerLine,
     allowed_bytes,
-    build_ladder,
-    choose_rung,
+    clips_of_share,
     field_budget_bytes,
+    first_fitting,
+    fit_allowance,
     format_bytes,
     judge_class,
     judge_release,
@@ -68,40 +74,86 @@ def test_judge_class_compares_with_an_equal_share() -> None:
     assert not judge_class(coded_bytes=26, allowed=100, num_classes=4).passed
 
 
-@given(st.integers(1, 500), st.integers(1, 500))
-def test_every_class_has_the_same_rungs(one: int, other: int) -> None:
-    first, second = (build_ladder(n, finest=0.125, coarsest=4.0, steps_per_octave=4) for n in (one, other))
-    assert [rung.step for rung in first] == [rung.step for rung in second]
-    clips = [rung.num_clips for rung in first]
-    assert clips == sorted(clips, reverse=True)
-    assert clips[0] == one
-    assert clips[-1] == 1
-    steps = [rung.step for rung in first]
-    assert steps == sorted(steps)
-    assert (steps[0], steps[-1]) == (0.125, 4.0)
-
-
-@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=40), st.integers(0, 10**6))
-def test_choose_rung_is_the_largest_that_fits(sizes: list[int], allowed: int) -> None:
+@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=60), st.integers(0, 10**6), st.integers(-5, 80))
+def test_the_first_size_that_fits_is_found_from_any_guess(sizes: list[int], allowed: int, guess: int) -> None:
     sizes = sorted(sizes, reverse=True)
     calls: list[int] = []
 
-    def measure(rung: int) -> int:
-        calls.append(rung)
-        return sizes[rung]
+    def measure(index: int) -> int:
+        calls.append(index)
+        return sizes[index]
 
-    if sizes[-1] > allowed:
-        with pytest.raises(BudgetError, match=f"budget of {allowed} B is too small.*takes {sizes[-1]} B"):
-            choose_rung(len(sizes), measure, allowed=allowed)
-        return
-    chosen = choose_rung(len(sizes), measure, allowed=allowed)
-    assert sizes[chosen] == max(size for size in sizes if size <= allowed)
-    assert len(calls) <= len(sizes).bit_length() + 1
+    for start in (None, guess):
+        calls.clear()
+        found = first_fitting(len(sizes), measure, allowed=allowed, guess=start)
+        assert found == next((index for index, size in enumerate(sizes) if size <= allowed), len(sizes))
+        assert len(calls) <= 2 * len(sizes).bit_length() + 2
 
 
-def test_build_ladder_refuses_nonsense() -> None:
+def test_a_good_guess_saves_measurements() -> None:
+    calls: list[int] = []
+
+    def measure(index: int) -> int:
+        calls.append(index)
+        return 1000 - index
+
+    assert first_fitting(1000, measure, allowed=400, guess=599) == 600
+    assert len(calls) <= 5
+
+
+CLIPS = (24, 7, 1)
+
+
+def _measure(step: float, share: float) -> int:
+    """A file as they are: something fixed, and cores that fall with the step."""
+    return 500 + sum(30 + round(clips_of_share(clips, share) * 90 / step**1.3) for clips in CLIPS)
+
+
+def _fit(allowed: int, **options: float) -> Fit:
+    return fit_allowance(_measure, allowed=allowed, most_clips=max(CLIPS), **options)  # type: ignore[arg-type]
+
+
+@given(st.integers(620, 60_000), st.one_of(st.none(), st.floats(0.02, 60)))
+def test_a_fit_never_passes_the_allowance_and_nearly_fills_it(allowed: int, guess: float | None) -> None:
+    fit = _fit(allowed, guess=guess)  # type: ignore[arg-type]
+    assert fit == _fit(allowed)  # whatever it was guessed
+    assert fit.num_bytes == _measure(fit.step, fit.share) <= allowed
+    finer = fit.step / 2 ** (1 / STEPS_PER_OCTAVE)
+    assert fit.step <= FINEST_STEP or _measure(finer, fit.share) > allowed or fit.step == COARSEST_STEP
+    assert fit.num_bytes - 590 >= 0.97 * (allowed - 590) - 30 or fit.step in (FINEST_STEP, COARSEST_STEP)
+
+
+@given(st.integers(620, 200_000), st.integers(0, 5_000))
+def test_more_bytes_never_mean_fewer_clips_or_a_coarser_step(allowed: int, more: int) -> None:
+    less, enough = _fit(allowed), _fit(allowed + more)
+    assert enough.share >= less.share
+    assert enough.share > less.share or enough.step <= less.step
+
+
+def test_clips_are_left_out_only_beyond_the_coarsest_step() -> None:
+    whole = _measure(COARSEST_STEP, 1.0)
+    assert _fit(whole) == Fit(COARSEST_STEP, 1.0, whole)
+    fewer = _fit(whole - 1)
+    assert 0.9 < fewer.share < 1
+    assert fewer.step <= COARSEST_STEP  # what the left-out clips freed goes into the rest
+    tiny = _fit(620)
+    assert clips_of_share(24, tiny.share) == 1
+    assert tiny.step > COARSEST_STEP
+
+
+def test_what_fits_nowhere_is_an_error_with_both_numbers() -> None:
+    smallest = _measure(LAST_STEP, 1 / 24)
+    with pytest.raises(BudgetError, match=rf"budget of 100 B is too small: the smallest .* takes {smallest} B"):
+        _fit(100)
     with pytest.raises(ValueError, match="finest ≤ coarsest"):
-        build_ladder(3, finest=2.0, coarsest=1.0, steps_per_octave=4)
+        _fit(1000, finest=2.0, coarsest=1.0)
+
+
+@given(st.integers(1, 500), st.floats(0, 1))
+def test_a_share_is_never_nothing_and_never_too_much(num_clips: int, share: float) -> None:
+    kept = clips_of_share(num_clips, share)
+    assert 1 <= kept <= num_clips
+    assert kept == 1 or kept <= num_clips * share + 1e-6
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_the_shipped_registry_is_valid() -> None:
     ("changes", "message"),
     [
         ({"more": "colour: red"}, "unknown key colour; known keys: annotations, budget"),
-        ({"more": "recipe: best"}, "unknown recipe 'best'; known: tight, paper"),
+        ({"more": "recipe: best"}, "unknown recipe 'best'; known: tight, paper, codec, auto"),
         ({"more": "clips_per_class: 0"}, "clips_per_class must be"),
         ({"more": "group_pattern: 'set.*'"}, r"has no \(group\)"),
         ({"more": "group_pattern: '(set'"}, "not a regular expression"),

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import zarr
 from torch.utils.data import DataLoader
 
 import lvdd_assets
-from lvdd_assets.distill import coding, tucker
+from lvdd_assets.distill import class_coding, tucker
 from lvdd_assets.distill.catalog import ClipShape
 from lvdd_assets.distill.quantization import dequantize, quantize_weights
 from lvdd_assets.distill.release import Release, ReleaseError, ReleaseParts, load_release, pack, read_ledger
@@ -32,7 +33,7 @@ def parts() -> ReleaseParts:
     for name, count in COUNTS.items():
         clips = generator.integers(0, 255, size=(count, 4, 3, 32, 32)).astype(np.uint8)
         result = tucker.decompose(vae.encode(clips))
-        classes[name] = coding.encode(result.core, result.factors, codec="hosvd-lzma", step=0.25)
+        classes[name] = class_coding.ClassCoder(result).encode(0.25)
     weights = quantize_weights(vae.decoder())
     return ReleaseParts("videos", SHAPE, classes, vae.decoder_spec, weights, {"made": "in a test"})
 
@@ -72,8 +73,7 @@ def test_the_dataset_yields_clips_and_labels(path: Path) -> None:
 def test_clips_are_what_decoder_and_cores_give(parts: ReleaseParts, path: Path) -> None:
     release = load_release(path)
     coded = parts.classes["läuft"]
-    latents = tucker.reconstruct(tucker.TuckerTensor(*coding.decode(coded)))
-    expected = release.build_decoder().decode(latents)
+    expected = release.build_decoder().decode(class_coding.decode(coded))
     np.testing.assert_array_equal(release.dataset()[4][0].numpy(), expected[1])
 
 
@@ -118,17 +118,36 @@ def test_a_single_clip_of_label_zero_is_stored_too(parts: ReleaseParts, tmp_path
     assert load_release(path).labels.tolist() == [0, 0, 0]
 
 
-def test_float32_classes_round_trip(parts: ReleaseParts, tmp_path: Path) -> None:
-    classes = {}
-    for name, coded in parts.classes.items():
-        core, factors = coding.decode(coded)
-        classes[name] = coding.encode(core, factors, codec="tucker-f32")
-    path = tmp_path / "float.zarr.zip"
+def test_classes_of_several_forms_lie_in_one_file(parts: ReleaseParts, tmp_path: Path) -> None:
+    latents = class_coding.decode(parts.classes["läuft"])
+    classes = {
+        "range": parts.classes["läuft"],
+        "tucker": class_coding.encode_tucker(tucker.decompose(latents, ranks=(3, 4, 4, 4), instance_rank=1)),
+        "svd": class_coding.encode_svd(tucker.truncated_svd(latents, 1)),
+        "again": class_coding.ClassCoder(tucker.decompose(latents)).encode(0.5),
+    }
+    path = tmp_path / "forms.zarr.zip"
     path.write_bytes(pack(replace(parts, classes=classes)))
-    release, exact = load_release(path), parts.classes["läuft"]
-    np.testing.assert_allclose(
-        release.latents(1), tucker.reconstruct(tucker.TuckerTensor(*coding.decode(exact))), atol=1e-6
-    )
+    release = load_release(path)
+    for label, coded in enumerate(classes.values()):
+        np.testing.assert_array_equal(release.latents(label), class_coding.decode(coded))
+    assert read_ledger(path).total == path.stat().st_size
+
+
+def test_a_shared_basis_is_stored_once_and_counted(parts: ReleaseParts, tmp_path: Path) -> None:
+    hosvds = [tucker.decompose(class_coding.decode(coded)) for coded in parts.classes.values()]
+    shared = class_coding.share_basis([class_coding.gram_matrices(hosvd) for hosvd in hosvds])
+    coders = [class_coding.ClassCoder(hosvd, shared) for hosvd in hosvds]
+    classes = {name: coder.encode(0.25, basis="shared") for name, coder in zip(parts.classes, coders, strict=True)}
+    path = tmp_path / "shared.zarr.zip"
+    path.write_bytes(pack(replace(parts, classes=classes, shared=shared)))
+    assert [line.num_bytes for line in read_ledger(path).lines if line.part == "basis"] == [len(shared.angles)]
+    assert read_ledger(path).total == path.stat().st_size
+    release = load_release(path)
+    for label, coded in enumerate(classes.values()):
+        np.testing.assert_array_equal(release.latents(label), class_coding.decode(coded, shared))
+    path.write_bytes(pack(replace(parts, shared=shared)))  # nobody uses it
+    assert load_release(path).shared is None
 
 
 def _rezip(path: Path, changes: dict[str, bytes | None]) -> None:
@@ -160,14 +179,17 @@ ATTRIBUTES = ("zarr.json", "attributes")
     ("entry", "route", "value", "message"),
     [
         ("zarr.json", ("attributes", "format"), "other", "this is no release"),
-        ("zarr.json", ("attributes", "version"), 3, "version 3, this package reads 1 to 2: upgrade"),
+        ("zarr.json", ("attributes", "version"), 4, "version 4, this package reads 1 to 3: upgrade"),
         ("zarr.json", ("attributes", "clip"), [4, 2, 10**6], "do not decode"),
         ("zarr.json", ("attributes", "classes", 0, 2), 10**9, "add up to"),
         ("zarr.json", ("attributes", "classes", 0, 1), 10**9, "labels do not fit"),
         ("zarr.json", ("attributes", "classes", 0, 0), "läuft", "class names repeat"),
-        ("zarr.json", ("attributes", "coding", 0), "pickle", "unknown codec 'pickle'"),
-        ("zarr.json", ("attributes", "coding", 1), [4, 4, 9, 9], "do not decode"),
-        ("zarr.json", ("attributes", "coding", 2), [4, 4, 5, 4], "not within"),
+        ("zarr.json", ("attributes", "forms", 0, 0), "pickle", "unknown codec 'pickle'"),
+        ("zarr.json", ("attributes", "forms", 0, 1), [4, 4, 9, 9], "do not decode"),
+        ("zarr.json", ("attributes", "forms", 0, 2), [4, 4, 5, 4], "with ranks"),
+        ("zarr.json", ("attributes", "forms", 0, 3), -1.0, "is positive"),
+        ("zarr.json", ("attributes", "classes", 0, 3), 1, "a form that is not there"),
+        ("zarr.json", ("attributes", "basis"), 7, "add up to"),
         ("zarr.json", ("attributes", "decoder", 0), "os.system", "os.system"),
         ("cores/zarr.json", ("shape",), [10**12], "claims 1000000000000 values"),
         ("decoder/zarr.json", ("shape",), [10**12], "claims 1000000000000 values"),
@@ -222,9 +244,11 @@ def test_no_file(tmp_path: Path) -> None:
 
 
 def test_parts_must_agree(parts: ReleaseParts) -> None:
-    other = replace(parts.classes["läuft"], step=0.5)
-    with pytest.raises(ValueError, match="'läuft' is coded unlike the first"):
+    other = replace(parts.classes["läuft"], mode_sizes=(4, 4, 8, 8))
+    with pytest.raises(ValueError, match="latents of one shape"):
         replace(parts, classes={**parts.classes, "läuft": other})
+    with pytest.raises(ValueError, match="a decoder belongs to a release with coded latents"):
+        replace(parts, decoder_spec=None)
     with pytest.raises(ValueError, match="at least one class"):
         replace(parts, classes={})
 
@@ -234,7 +258,7 @@ def _latent_parts(folder: Path, **changes: object) -> ReleaseParts:
     vae = load_autoencoder(str(folder))
     clips = np.random.default_rng(0).integers(0, 255, size=(2, 8, 3, 16, 16)).astype(np.uint8)
     result = tucker.decompose(vae.encode(clips))
-    coded = coding.encode(result.core, result.factors, codec="hosvd-lzma", step=0.25)
+    coded = class_coding.ClassCoder(result).encode(0.25)
     scheme = changes.get("scheme", "channels")
     weights = quantize_weights(vae.decoder(), scheme=scheme)  # type: ignore[arg-type]
     parts = ReleaseParts("noise", ClipShape(8, 1, 16), {"noise": coded}, vae.decoder_spec, weights)
@@ -277,16 +301,20 @@ def test_the_encoder_is_counted_and_not_read(saved: dict[str, Path], tmp_path: P
     assert torch.equal(*clips)
 
 
-def test_a_release_of_the_first_version_still_opens(path: Path, tmp_path: Path) -> None:
-    old = tmp_path / "old.zarr.zip"
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(old, "w") as target:
-        for name in source.namelist():
-            data = source.read(name)
-            if name == "zarr.json":
-                header = json.loads(data)
-                header["attributes"]["version"] = 1
-                del header["attributes"]["scheme"]
-                data = json.dumps(header).encode()
-            target.writestr(name, data)
-    clips = [load_release(file).dataset()[0][0] for file in (path, old)]
-    assert torch.equal(*clips)
+def test_releases_of_earlier_versions_still_open(tmp_path: Path) -> None:
+    """The file was written by version 2; version 1 had no scheme of weights."""
+    golden = Path(__file__).parent / "golden"
+    second, first = golden / "release-v2.zarr.zip", tmp_path / "first.zarr.zip"
+    shutil.copy(second, first)
+    with zipfile.ZipFile(first) as archive:
+        header = json.loads(archive.read("zarr.json"))
+    header["attributes"]["version"] = 1
+    del header["attributes"]["scheme"]
+    _rezip(first, {"zarr.json": json.dumps(header).encode()})
+    expected = np.load(golden / "release-v2-latents.npy")
+    for path in (first, second):
+        release = load_release(path)
+        assert release.class_names == ("jump high", "läuft")
+        np.testing.assert_allclose(np.concatenate([release.latents(0), release.latents(1)]), expected, atol=1e-5)
+        assert release.dataset()[4][0].shape == (4, 3, 32, 32)
+        assert read_ledger(path).total == path.stat().st_size
