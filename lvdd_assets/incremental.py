@@ -158,13 +158,14 @@ class Pipeline:
         """The step of that name."""
         return next(step for step in self.steps if step.name == name)
 
-    def bring_up_to_date(self, name: str, keys: Sequence[str], config: Mapping[str, Any]) -> list[Outcome]:
+    def bring_up_to_date(self, name: str, keys: Sequence[str], config: Mapping[str, Any] | None) -> list[Outcome]:
         """Makes the partitions of one step fresh, and before that what is stale above them.
 
         Args:
             name: the step.
             keys: its partition keys.
-            config: the run config's values; steps above keep the config they were made with.
+            config: the run config's values; None for those that the partitions were made with. Steps above always
+                keep theirs.
 
         Returns:
             One outcome for each of the step's keys, cached or not, and one for each upstream partition that was
