@@ -115,15 +115,20 @@ class VideoLadder:
         """Bytes of each encoding within `CodedVideos`, but for its index of a head: int64 [R, N]."""
         return np.array([[len(body) for _, body in row] for row in self._packed], dtype=np.int64)
 
+    @cached_property
+    def _shared_bytes(self) -> dict[int, int]:
+        return {}
+
     def shared_bytes(self, num_clips: int) -> int:
         """Most bytes of `CodedVideos` of some clips beside the clips' own: shape, heads, pattern, indices of heads."""
-        whole = (num_clips + 7) // 8 if self.has_whole else 0
-        empty = CodedVideos(
-            self.codec, self.num_frames, self.height, self.width, self.heads, (0,) * num_clips, (b"",) * num_clips
-        )
-        clips = num_clips * len(pack_clip(b"", self.codec, self.heads[0].pattern)[1])
-        flags = (num_clips + 7) // 8 if self.heads[0].pattern else 0  # as no empty clip follows a pattern
-        return len(empty.to_bytes()) - clips - flags + whole
+        if num_clips not in self._shared_bytes:
+            shape = (self.codec, self.num_frames, self.height, self.width)
+            empty = CodedVideos(*shape, self.heads, (0,) * num_clips, (b"",) * num_clips)
+            clips = num_clips * len(pack_clip(b"", self.codec, self.heads[0].pattern)[1])
+            flags = (num_clips + 7) // 8 if self.heads[0].pattern else 0  # as no empty clip follows a pattern
+            whole = (num_clips + 7) // 8 if self.has_whole else 0
+            self._shared_bytes[num_clips] = len(empty.to_bytes()) - clips - flags + whole
+        return self._shared_bytes[num_clips]
 
     def keep(self, rungs: Sequence[int]) -> CodedVideos:
         """The first len(rungs) clips, each at its rung; heads in the order of the ladder, those in use."""
@@ -145,7 +150,7 @@ class VideoLadder:
     def select_rungs(self, rungs: Sequence[int]) -> "VideoLadder":
         """Some of the rungs, by index; at least one. Heads that none of them refers to are left out."""
         used = sorted({index for rung in rungs for index in self.head_of[rung]})
-        return replace(
+        selected = replace(
             self,
             crfs=tuple(self.crfs[rung] for rung in rungs),
             heads=tuple(self.heads[index] for index in used),
@@ -153,6 +158,8 @@ class VideoLadder:
             packets=tuple(self.packets[rung] for rung in rungs),
             squared_errors=self.squared_errors[list(rungs)],
         )
+        vars(selected)["_packed"] = [self._packed[rung] for rung in rungs]  # packing takes longer than choosing
+        return selected
 
     def least_bytes(self, num_clips: int) -> int:
         """Bytes of the first clips, up to all that there are, each at its smallest."""
@@ -339,11 +346,12 @@ def _options(ladder: VideoLadder) -> list[VideoLadder]:
     """A ladder with every range of its frame sizes, each with and without patterns."""
     found = []
     sizes = sorted(set(ladder.sizes))
+    variants = [ladder]
+    if any(head.pattern for head in ladder.heads):
+        variants.append(ladder.without_pattern())
     for first, last in combinations(range(len(sizes) + 1), 2):
-        part = ladder.select_rungs([rung for rung, size in enumerate(ladder.sizes) if size in sizes[first:last]])
-        found.append(part)
-        if any(head.pattern for head in part.heads):
-            found.append(part.without_pattern())
+        rungs = [rung for rung, size in enumerate(ladder.sizes) if size in sizes[first:last]]
+        found += [variant.select_rungs(rungs) for variant in variants]
     return found
 
 
