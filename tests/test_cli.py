@@ -130,7 +130,7 @@ def test_lvdd_inspect_refuses_what_is_no_release(tmp_path: Path) -> None:
     assert "is no release" in result.output
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["run"], ["inspect"]])
+@pytest.mark.parametrize("command", [[], ["demo"], ["run"], ["inspect"], ["plan"]])
 def test_help_teaches(command: list[str]) -> None:
     result = CliRunner().invoke(main, [*command, "--help"])
     assert result.exit_code == 0
@@ -175,6 +175,27 @@ def test_lvdd_datasets_says_what_is_absent(make_chain: MakeChain, monkeypatch: p
 
 
 @pytest.mark.slow
+def test_lvdd_plan_says_what_a_budget_buys(finished: MakeChain, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = finished()
+    monkeypatch.setenv("LVDD_DATASETS", str(chain.workspace.registry))
+    monkeypatch.setenv("LVDD_DATA_ROOT", str(chain.workspace.data_root))
+    monkeypatch.setenv("LVDD_WORKERS", "1")
+    result = CliRunner().invoke(main, ["plan", "tiny", "--budget", "48kB"])
+    assert result.exit_code == 0, result.output
+    assert "tiny: 48.0 kB allowed, 2 classes" in result.output
+    for recipe in ("tight", "paper", "codec"):
+        assert f"  {recipe}  " in result.output
+    assert "* picked: " in result.output
+    assert "To use it, give tiny in the registry:  recipe: " in result.output
+    parsed = json.loads(CliRunner().invoke(main, ["plan", "tiny", "--budget", "4kB", "--json"]).output)
+    assert parsed["picked"] == "codec"
+    assert {plan["recipe"] for plan in parsed["plans"]} == {"tight", "paper", "codec"}
+    for budget, message in (("4 apples", "4 apples"), ("100", "too small")):
+        refused = CliRunner().invoke(main, ["plan", "tiny", "--budget", budget])
+        assert refused.exit_code == 1
+        assert message in refused.output
+
+
 def test_odd_class_names_go_through_the_whole_of_the_class_assets(make_chain: MakeChain) -> None:
     """Names with blanks, commas, percent signs, quotes and letters of any script, and two that differ only in case."""
     chain = make_chain()
