@@ -38,6 +38,11 @@ bench: setup  ## The measurements behind the documentation's figures
 	$(BIN)/python benchmarks/decoding.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/autoencoders.py
+	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python benchmarks/tucker.py
+	$(BIN)/python benchmarks/coding.py
+	$(BIN)/python benchmarks/video_codecs.py
+	$(BIN)/python benchmarks/signal_kept.py
 
 ui: setup  ## Open Dagster's UI on http://127.0.0.1:3000
 	$(BIN)/dagster dev --workspace workspace.yaml

@@ -3,8 +3,8 @@
     python benchmarks/signal_kept.py [DATASET] [--vae NAME] [--judges 3]
 
 Coding variants of one set of latents (plain rounding, dead zone, finer or coarser first temporal component, spatial
-frequencies) beside AV1 at several rates and frame sizes. With --accuracy SEEDS a ConvNet3D is trained on each variant
-and tested on the test clips: does the figure follow accuracy?
+frequencies) beside AV1 at several rates and frame sizes, plain and as recipe codec keeps it. With --accuracy SEEDS a
+ConvNet3D is trained on each variant and tested on the test clips: does the figure follow accuracy?
 """
 
 import argparse
@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from lvdd_assets.definitions import build_pipeline
-from lvdd_assets.distill import codec, coefficient_coding, evaluation, tucker
+from lvdd_assets.distill import codec, coefficient_coding, evaluation, tucker, video_coding
 from lvdd_assets.distill.fidelity import psnr
 from lvdd_assets.distill.listing import class_names
 from lvdd_assets.distill.stores import ZarrStore
@@ -92,12 +92,33 @@ def variants(clips: Clips, vae: VideoAutoencoder) -> Iterator[tuple[str, float, 
     for power, step in ((0.5, 1.1), (-0.5, 2.0)):
         size, coded = code(latents, clips.train_labels, by_frequency(step, power))
         yield f"step by frequency, power {power:g}", size / count, decode(coded)
+    yield from plain_video(clips)
+    yield from filled_video(clips)
+
+
+def plain_video(clips: Clips) -> Iterator[tuple[str, float, np.ndarray]]:
+    """AV1 as it comes: packets of each clip."""
     edge = clips.train.shape[-1]
     for share, crf in ((1.0, 63), (0.75, 63), (0.5, 63), (0.5, 55), (1.0, 55), (0.75, 50), (1.0, 45)):
         small = 2 * round(edge * share / 2)
         kept = [codec.encode_clip(clip, codec="av1", crf=crf, size=(small, small)) for clip in clips.train]
         size = sum(clip.stored_bytes for clip in kept)
-        yield f"AV1, {small} px, crf {crf}", size / count, np.stack([codec.decode_clip(clip) for clip in kept])
+        yield f"AV1, {small} px, crf {crf}", size / len(kept), np.stack([codec.decode_clip(clip) for clip in kept])
+
+
+def filled_video(clips: Clips) -> Iterator[tuple[str, float, np.ndarray]]:
+    """AV1 as recipe codec keeps it: rates and frame sizes clip by clip, what clips have in common once."""
+    groups = {str(label): clips.train[clips.train_labels == label] for label in np.unique(clips.train_labels)}
+    ladders = {name: video_coding.build_ladder(group) for name, group in groups.items()}
+    for allowed in (60, 80, 100, 150, 200, 300, 400, 800):
+        kept = video_coding.fill(ladders, allowed * len(clips.train))
+        if any(videos.num_clips < len(groups[name]) for name, videos in kept.items()):
+            continue
+        size = sum(len(videos.to_bytes()) for videos in kept.values())
+        decoded = np.empty_like(clips.train)
+        for name, videos in kept.items():
+            decoded[clips.train_labels == int(name)] = videos.decode()
+        yield f"recipe codec, {allowed} B allowed", size / len(clips.train), decoded
 
 
 def accuracy(clips: Clips, decoded: np.ndarray, seeds: int) -> str:

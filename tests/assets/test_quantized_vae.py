@@ -37,7 +37,7 @@ def test_weights_are_a_quarter_and_close(finished: MakeChain) -> None:
 def test_it_depends_on_the_cores(finished: MakeChain) -> None:
     chain = finished()
     assert chain.computed(chain.materialize("quantized_vae")) == set()
-    chain.materialize("hosvd_cores", config={"hosvd_cores": {"coarsest_step": 2.0}})
+    chain.materialize("hosvd_cores", config={"hosvd_cores": {"rank_ratio": 0.5}})
     result = chain.materialize("quantized_vae")
     assert chain.computed(result) == {"quantized_vae tiny"}
     assert metadata(result, "quantized_vae", "tiny")["cached"] is False
