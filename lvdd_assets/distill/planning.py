@@ -22,10 +22,11 @@ from lvdd_assets.distill.filling import foresee_bytes
 from lvdd_assets.distill.release import CodedClips, ReleaseParts, pack, read_ledger
 from lvdd_assets.distill.video_coding import VideoLadder
 
-# What latents are worth in video: bits for a pixel of the clips as latents, and as AV1 at which a trained network's
-# features err as much. A rule of thumb from one real set (docs/coding.md); recipe auto measures on the set itself.
-_LATENT_BITS = (0.010, 0.019, 0.026, 0.046, 0.2)
-_WORTH_VIDEO_BITS = (0.040, 0.049, 0.061, 0.071, 0.085)
+# What latents are worth in video: bits for a pixel of the clips as latents, and as video of recipe codec at which a
+# trained network's features err as much. A rule of thumb from one real set (docs/coding.md); recipe auto measures on
+# the set itself.
+_LATENT_BITS = (0.010, 0.019, 0.026, 0.031, 0.045, 0.2)
+_WORTH_VIDEO_BITS = (0.022, 0.032, 0.037, 0.039, 0.042, 0.065)
 
 
 @dataclass(frozen=True)
