@@ -23,7 +23,6 @@ import argparse
 import importlib.metadata
 import lzma
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +31,7 @@ import numcodecs
 import numpy as np
 import pcodec
 from pcodec import standalone
+from registered import class_latents
 from scipy.special import gammaln
 from threadpoolctl import threadpool_limits
 
@@ -39,7 +39,6 @@ from lvdd_assets.distill import coefficient_coding, lzma_coding, tucker
 from lvdd_assets.distill.demo import MOTIONS, render_clip
 from lvdd_assets.distill.vae import load_autoencoder
 
-REGISTRY = Path(__file__).parent / "development.yaml"
 STEPS = (0.5, 1.0, 1.5, 2.0, 4.0)
 FINEST, LAYERS = 0.5, {"bit planes, dead zone": (2, 4), "trit planes, plain rounding": (3, 3)}  # ratio, number
 Coder = tuple[Callable[[np.ndarray], bytes], Callable[[bytes, tuple[int, ...]], np.ndarray]]
@@ -50,23 +49,6 @@ def demo_classes(num_clips: int = 14) -> list[np.ndarray]:
     autoencoder = load_autoencoder("embedded-2d", base=None)
     clips = [np.stack([render_clip(motion, seed=i)[:8] for i in range(num_clips)]) for motion in MOTIONS]
     return [autoencoder.encode(np.ascontiguousarray(of_class.transpose(0, 1, 4, 2, 3))) for of_class in clips]
-
-
-def dataset_classes(dataset: str) -> list[np.ndarray]:
-    """Train latents of each class of a registered dataset."""
-    from lvdd_assets.assets import latents, raw_clips
-    from lvdd_assets.distill.listing import class_names
-    from lvdd_assets.distill.stores import ZarrStore
-    from lvdd_assets.incremental import Pipeline
-    from lvdd_assets.resources import Workspace
-
-    with tempfile.TemporaryDirectory() as folder:
-        workspace = Workspace(REGISTRY, Path(folder), 1)
-        pipeline = Pipeline(workspace, (raw_clips.STEP, latents.STEP), progress=False)
-        keys = [f"{dataset}/{name}" for name in class_names(workspace.catalog().dataset(dataset))]
-        for step in ("raw_clips", "latents"):
-            pipeline.bring_up_to_date(step, keys, dict(pipeline.step(step).defaults))
-        return [ZarrStore(workspace.data_root, "latents").open(key).read("latents") for key in keys]
 
 
 def file_classes(path: Path, latents_name: str, labels_name: str) -> list[np.ndarray]:
@@ -290,7 +272,7 @@ def main() -> None:
         if options.latents:
             classes = file_classes(options.latents, options.latents_name, options.labels_name)
         else:
-            classes = dataset_classes(options.dataset) if options.dataset else demo_classes()
+            classes = class_latents(options.dataset) if options.dataset else demo_classes()
         counts = [len(latents) for latents in classes]
         versions = (f"{name} {importlib.metadata.version(name)}" for name in ("constriction", "numcodecs", "pcodec"))
         print(

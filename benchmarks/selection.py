@@ -13,12 +13,12 @@ import argparse
 import importlib.metadata
 import multiprocessing
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from registered import REGISTRY, class_latents
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from lvdd_assets.distill import coresets, dpp
@@ -28,7 +28,6 @@ from lvdd_assets.distill.selection import METHODS, Rules, measure, select
 
 K = 24
 LARGE = 20_000
-REGISTRY = Path(__file__).parent / "development.yaml"
 SETS = {"ut_interaction": 5, "surv_fight": 24}
 FIGURES = ("log_det", "nearest", "coverage_share")
 
@@ -122,23 +121,6 @@ def print_large() -> None:
         with context.Pool(1) as pool:
             seconds, before, peak, said = pool.apply(run_large, (name,))
         print(f"| {name} | {seconds:.2f} | {before:,.0f} | {peak:,.0f} | {said} |", flush=True)
-
-
-def class_latents(dataset: str) -> list[np.ndarray]:
-    """Train latents of each class, as the pipeline stores them."""
-    from lvdd_assets.assets import latents, raw_clips
-    from lvdd_assets.distill.listing import class_names
-    from lvdd_assets.distill.stores import ZarrStore
-    from lvdd_assets.incremental import Pipeline
-    from lvdd_assets.resources import Workspace
-
-    with tempfile.TemporaryDirectory() as folder:
-        workspace = Workspace(REGISTRY, Path(folder), 1)
-        pipeline = Pipeline(workspace, (raw_clips.STEP, latents.STEP), progress=False)
-        keys = [f"{dataset}/{name}" for name in class_names(workspace.catalog().dataset(dataset))]
-        for step in ("raw_clips", "latents"):
-            pipeline.bring_up_to_date(step, keys, dict(pipeline.step(step).defaults))
-        return [ZarrStore(workspace.data_root, "latents").open(key).read("latents") for key in keys]
 
 
 def print_figures(dataset: str, k: int, num_seeds: int = 10) -> None:

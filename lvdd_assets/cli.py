@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -98,8 +98,8 @@ def _plan_table(name: str, plans: "Plans") -> str:
     from lvdd_assets.distill.budget import format_bytes
     from lvdd_assets.planner import clips_range
 
-    heads = ["", "recipe", "clips a class", "setting", "decoder", "cores", "rest", "file", "of budget"]
-    table = [heads]
+    heads = ("", "recipe", "clips a class", "setting", "decoder", "cores", "rest", "file", "of budget")
+    table = [[head.upper() for head in heads]]
     for plan in plans.plans:
         parts = dict(plan.parts)
         decoder = parts.pop("decoder", 0) + parts.pop("encoder", 0)
@@ -113,9 +113,7 @@ def _plan_table(name: str, plans: "Plans") -> str:
         )
         mark = "*" if plan.recipe == plans.picked else ""
         table.append([mark, plan.recipe, clips_range(plan.clips), plan.setting, *sizes, *used])
-    widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    lines[0] = lines[0].upper()
+    lines = _aligned(table)
     problems = [f"{plan.recipe}: {plan.problem}" for plan in plans.plans if plan.problem]
     over = [f"{plan.recipe} does not bend to the budget" for plan in plans.plans if not plan.problem and not plan.fits]
     return "\n".join(
@@ -319,9 +317,13 @@ def _dataset_table(rows: list[dict[str, Any]], default: str) -> str:
         found = f"{row['num_train']} + {row['num_test']}"
         counts = (row["num_classes"], found, published, row["num_missing"], row["num_unused"], excluded)
         table.append([name, row["layout"], row["split"], *map(str, counts)])
-    widths = [max(len(line[column]) for line in table) for column in range(len(heads))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
-    return "\n".join([*lines, "* what `default` stands for"])
+    return "\n".join([*_aligned(table), "* what `default` stands for"])
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
 def _run_chain(dataset: str) -> None:

@@ -145,9 +145,15 @@ def test_an_unknown_dataset_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     assert "Traceback" not in result.output
 
 
-def _datasets(chain: Chain, monkeypatch: pytest.MonkeyPatch, *options: str) -> str:
+def _enter(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a chain's workspace the one that commands in this process find."""
     monkeypatch.setenv("LVDD_DATASETS", str(chain.workspace.registry))
     monkeypatch.setenv("LVDD_DATA_ROOT", str(chain.workspace.data_root))
+    monkeypatch.setenv("LVDD_WORKERS", "1")
+
+
+def _datasets(chain: Chain, monkeypatch: pytest.MonkeyPatch, *options: str) -> str:
+    _enter(chain, monkeypatch)
     result = CliRunner().invoke(main, ["datasets", *options])
     assert result.exit_code == 0, result.output
     return result.stdout
@@ -178,9 +184,7 @@ def test_lvdd_datasets_says_what_is_absent(make_chain: MakeChain, monkeypatch: p
 @pytest.mark.slow
 def test_lvdd_plan_says_what_a_budget_buys(finished: MakeChain, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = finished()
-    monkeypatch.setenv("LVDD_DATASETS", str(chain.workspace.registry))
-    monkeypatch.setenv("LVDD_DATA_ROOT", str(chain.workspace.data_root))
-    monkeypatch.setenv("LVDD_WORKERS", "1")
+    _enter(chain, monkeypatch)
     result = CliRunner().invoke(main, ["plan", "tiny", "--budget", "48kB"])
     assert result.exit_code == 0, result.output
     assert "tiny: 48.0 kB allowed, 2 classes" in result.output
@@ -256,9 +260,7 @@ def test_lvdd_fetch_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_lvdd_train_vae_adapts_and_says_how_to_use_it(make_chain: MakeChain, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = make_chain()
-    monkeypatch.setenv("LVDD_DATASETS", str(chain.workspace.registry))
-    monkeypatch.setenv("LVDD_DATA_ROOT", str(chain.workspace.data_root))
-    monkeypatch.setenv("LVDD_WORKERS", "1")
+    _enter(chain, monkeypatch)
     result = CliRunner().invoke(main, ["train-vae", "tiny", "--steps", "2"])
     assert result.exit_code == 0, result.output
     assert "2 updates on 9 train clips of tiny" in result.output

@@ -6,7 +6,7 @@ import numpy as np
 
 from lvdd_assets.distill import class_coding, class_stores, tucker
 from lvdd_assets.distill.stores import Partition, ZarrStore
-from tests.distill.test_class_coding import latents
+from tests.distill.smooth_latents import latents
 
 
 def _store(root: Path, form: str) -> Partition:

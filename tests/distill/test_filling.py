@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from lvdd_assets.distill.filling import Source, fill_with_latents, foresee_bytes
 from lvdd_assets.distill.quantization import quantize_weights
 from lvdd_assets.distill.release import CodedClips, ReleaseParts, pack
 from lvdd_assets.distill.vae import load_autoencoder
-from tests.distill.test_class_coding import latents
+from tests.distill.smooth_latents import latents
 
 COUNTS = {"jump": 24, "run": 9, "wave": 3}
 
@@ -38,8 +39,6 @@ def template() -> ReleaseParts:
 
 
 def _build(template: ReleaseParts, classes: Mapping[str, CodedClips], shared: SharedBasis | None) -> ReleaseParts:
-    from dataclasses import replace
-
     return replace(template, classes=classes, shared=shared)
 
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from lvdd_assets.distill import planning, tucker, video_coding
 from lvdd_assets.distill.budget import BudgetError, clips_of_share
 from lvdd_assets.distill.catalog import ClipShape
-from lvdd_assets.distill.class_coding import ClassCoder, CodedClass, encode_tucker
+from lvdd_assets.distill.class_coding import ClassCoder, encode_tucker
 from lvdd_assets.distill.planning import Plan, Sample
 from lvdd_assets.distill.quantization import quantize_weights
 from lvdd_assets.distill.release import ReleaseParts, pack
 from lvdd_assets.distill.vae import load_autoencoder
-from tests.distill.test_class_coding import latents
+from tests.distill.smooth_latents import latents
 
 SIZES = (4, 4, 4, 4)
 COUNTS = {"jump": 6, "run": 4}
@@ -128,4 +128,3 @@ def test_the_pick() -> None:
 def test_shares_are_whole_clips(sample: Sample) -> None:
     plan = planning.plan_tight(sample, FIXED, allowed=sum(FIXED.values()) + 60)
     assert plan.clips == {name: clips_of_share(count, plan.clips["jump"] / 6) for name, count in COUNTS.items()}
-    assert isinstance(CODERS["run"].encode(1.0), CodedClass)
