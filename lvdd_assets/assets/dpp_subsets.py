@@ -10,7 +10,7 @@ from pydantic import Field
 
 from lvdd_assets.distill import features, kernels, paper, selection
 from lvdd_assets.distill.catalog import DatasetSpec
-from lvdd_assets.distill.report import contact_sheet
+from lvdd_assets.distill.report_pictures import contact_sheet
 from lvdd_assets.distill.stores import ZarrStore
 from lvdd_assets.incremental import Pipeline, Step, Task
 from lvdd_assets.materialize import materialize

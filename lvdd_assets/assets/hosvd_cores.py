@@ -12,7 +12,7 @@ from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.class_coding import ClassCoder, CodedClass
 from lvdd_assets.distill.class_stores import keep_coded, keep_hosvd, keep_videos
 from lvdd_assets.distill.fidelity import psnr, snr
-from lvdd_assets.distill.report import pair_sheet
+from lvdd_assets.distill.report_pictures import pair_sheet
 from lvdd_assets.distill.stores import Writer, ZarrStore
 from lvdd_assets.distill.vae import load_autoencoder
 from lvdd_assets.incremental import Pipeline, Step, Task

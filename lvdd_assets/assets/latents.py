@@ -19,7 +19,7 @@ from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.devices import find_device, precision_for
 from lvdd_assets.distill.encoding import encode_stream
 from lvdd_assets.distill.fidelity import psnr
-from lvdd_assets.distill.report import pair_sheet
+from lvdd_assets.distill.report_pictures import pair_sheet
 from lvdd_assets.distill.stores import ZarrStore
 from lvdd_assets.distill.vae import VideoAutoencoder, autoencoder_fingerprint, load_autoencoder
 from lvdd_assets.incremental import Outside, Pipeline, Step, Task

@@ -15,7 +15,7 @@ from lvdd_assets.distill.class_stores import read_latents
 from lvdd_assets.distill.decoder_quantization import Reference, choose_bits, quantize_decoder
 from lvdd_assets.distill.latent_decoders import LatentDecoder
 from lvdd_assets.distill.quantization import quantize_weights
-from lvdd_assets.distill.report import pair_sheet
+from lvdd_assets.distill.report_pictures import pair_sheet
 from lvdd_assets.distill.stores import ZarrStore
 from lvdd_assets.distill.vae import VideoAutoencoder, autoencoder_fingerprint, load_autoencoder
 from lvdd_assets.incremental import Outside, Pipeline, Step, Task

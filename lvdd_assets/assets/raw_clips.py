@@ -16,7 +16,7 @@ from tqdm import tqdm
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.ingestion import ClassRecord, ListedClass, ingest
 from lvdd_assets.distill.listing import list_dataset
-from lvdd_assets.distill.report import contact_sheet
+from lvdd_assets.distill.report_pictures import contact_sheet
 from lvdd_assets.distill.stores import ZarrStore, digest_cache
 from lvdd_assets.incremental import Outside, Pipeline, Step, Task
 from lvdd_assets.materialize import materialize
