@@ -249,3 +249,31 @@ def test_smaller_frames_hold_more_in_a_small_budget(clips, labels):
 def test_budget_needs_a_size_to_try(clips, labels):
     with pytest.raises(ValueError, match="at least one frame size"):
         fill_budget(clips, labels, num_bytes=9000, codec="h264", seed=0, sizes=())
+
+
+@pytest.mark.parametrize("at_once", [3, 64])
+def test_a_given_order_says_which_clips_a_small_budget_keeps(monkeypatch, clips, labels, at_once):
+    """The first of the order that fit, whatever the seed, however many clips are encoded side by side."""
+    monkeypatch.setattr(codec, "_CLIPS_AT_ONCE", at_once)
+    order = np.array([3, 7, 11, 0, 4, 8, 1, 5, 9, 2, 6, 10])
+    kept = [fill_budget(clips, labels, num_bytes=1000, codec="h264", seed=seed, order_N=order) for seed in (0, 1)]
+    assert 3 <= kept[0].num_clips < 12
+    for result in kept:
+        assert result.items_N.tolist() == sorted(order[: result.num_clips].tolist())
+        assert result.labels_N.tolist() == labels[result.items_N].tolist()
+    sizes = [encode_clip(clips[item], codec="h264", crf=51).stored_bytes for item in order]
+    header = len(encode_clip(clips[0], codec="h264", crf=51).header)
+    assert kept[0].num_clips == np.searchsorted(np.cumsum(sizes) + header, 1000, side="right")
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ([0] * 12, "each once"),
+        ([0, 1, 2], "got 3 indices"),
+        (range(12), "the first 3 clips of the order are of 1 classes"),
+    ],
+)
+def test_an_order_that_is_none_is_refused(clips, labels, order, message):
+    with pytest.raises(ValueError, match=message):
+        fill_budget(clips, labels, num_bytes=9000, codec="h264", seed=0, order_N=np.array(order))
