@@ -95,6 +95,9 @@ CONVNET3D_AVERAGE_POOL_112 = (2, 2, 2)
 CONVNET3D_AVERAGE_POOL_64 = (2, 1, 1)
 """The same at 64 pixels and less."""
 
+CONVNET3D_AVERAGE_STRIDE = 1
+"""Step of the average pool along every axis: its windows overlap (released code, networks)."""
+
 CONVNET3D_DROPOUT = 0.5
 """Dropout before the classifier (released code, networks)."""
 
