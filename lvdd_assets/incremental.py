@@ -6,11 +6,9 @@ never made is an error that names the command. What a step computes belongs to i
 to `distill.stores`.
 """
 
-import ast
 import atexit
 import functools
 import hashlib
-import importlib.util
 import json
 import shlex
 import sys
@@ -27,9 +25,12 @@ from tqdm import tqdm
 
 from lvdd_assets.distill.catalog import CatalogError, DatasetSpec
 from lvdd_assets.distill.listing import class_names
+from lvdd_assets.distill.measuring import measure
+from lvdd_assets.distill.source_code import syntax
 from lvdd_assets.distill.stores import Commit, FileStore, Partition, ZarrStore
 from lvdd_assets.partitions import class_key, split_key
 from lvdd_assets.resources import Workspace
+from lvdd_assets.timings import Taken, remember
 
 
 class StepError(RuntimeError):
@@ -82,7 +83,7 @@ class Step:
     @functools.cached_property
     def code_version(self) -> str:
         """Hash of the algorithm's source; comments, docstrings and layout do not count."""
-        return hashlib.sha256("".join(_syntax(module) for module in self.modules).encode()).hexdigest()[:12]
+        return hashlib.sha256("".join(syntax(module) for module in self.modules).encode()).hexdigest()[:12]
 
     def store(self, data_root: Path) -> ZarrStore | FileStore:
         """The step's store."""
@@ -142,7 +143,7 @@ class Outcome:
     step: str
     key: str
     cached: bool
-    seconds: float
+    taken: Taken
     commit: Commit
 
 
@@ -249,12 +250,12 @@ class Pipeline:
                 stale.append(task)
         # The last class of a run, or the only one, may use what the others leave idle.
         each = max(1, self.workspace.num_workers // max(1, len(stale)))
-        seconds = self._compute(step, [replace(task, num_processes=each) for task in stale])
+        taken = self._compute(step, [replace(task, num_processes=each) for task in stale])
         outcomes = []
         for key in _keys(spec, classes):
             commit = fresh.get(key) or store.commit_of(key)
             assert commit is not None
-            outcomes.append(Outcome(step.name, key, key in fresh, seconds.get(key, 0.0), commit))
+            outcomes.append(Outcome(step.name, key, key in fresh, taken.get(key, Taken(0.0)), commit))
         return outcomes
 
     def _task(
@@ -297,25 +298,26 @@ class Pipeline:
             device=self.workspace.device,
         )
 
-    def _compute(self, step: Step, tasks: list[Task]) -> dict[str, float]:
+    def _compute(self, step: Step, tasks: list[Task]) -> dict[str, Taken]:
         """Computes tasks, classes in parallel; raises after all were tried, so that one bad class costs no other."""
-        seconds: dict[str, float] = {}
+        taken: dict[str, Taken] = {}
         errors: dict[str, str] = {}
         bar = tqdm(total=len(tasks), desc=step.name, unit=step.by, disable=not self.progress or not tasks, leave=False)
         with bar:
             for task, result in self._results(step, tasks):
                 bar.update()
-                if isinstance(result, float):
-                    seconds[task.key] = result
+                if isinstance(result, Taken):
+                    taken[task.key] = result
                 else:
                     errors[task.key] = result
+        remember(self.workspace.data_root, step.name, taken)
         if errors:
-            done = f"; {len(seconds)} finished and stored" if seconds else ""
+            done = f"; {len(taken)} finished and stored" if taken else ""
             lines = "\n".join(f"  {key}: {message}" for key, message in sorted(errors.items()))
             raise StepError(f"{step.name} failed for {len(errors)} of {len(tasks)} partitions{done}:\n{lines}")
-        return seconds
+        return taken
 
-    def _results(self, step: Step, tasks: list[Task]) -> Iterator[tuple[Task, float | str]]:
+    def _results(self, step: Step, tasks: list[Task]) -> Iterator[tuple[Task, Taken | str]]:
         workers = min(self.workspace.num_workers, len(tasks))
         alone = len(tasks) <= 1 or step.by == "dataset" or (workers <= 1 and not self.workspace.scheduler)
         if alone or (step.on_device and _is_accelerated(self.workspace.device)):
@@ -327,7 +329,7 @@ class Pipeline:
         client = _dask_client(self.workspace.num_workers, self.workspace.scheduler)
         # Keys must be unique: a shared scheduler silently takes an equal key for work that is done already.
         run = hashlib.sha256(f"{time.time_ns()}".encode()).hexdigest()[:12]
-        futures: dict[Future[float | str], Task] = {
+        futures: dict[Future[Taken | str], Task] = {
             client.submit(_run_task, step.compute, task, key=f"{step.name}-{run}-{task.key}", pure=False): task
             for task in tasks
         }
@@ -354,19 +356,18 @@ def _some(keys: Sequence[str]) -> str:
     return ", ".join(keys[:3]) + more
 
 
-def _run_task(compute: Callable[[Task], None], task: Task, one_thread: bool = True) -> float | str:
-    """Runs one task; the seconds it took, or what went wrong.
+def _run_task(compute: Callable[[Task], None], task: Task, one_thread: bool = True) -> Taken | str:
+    """Runs one task; what it took, or what went wrong.
 
     Classes are computed with one thread each, in a pool or not: the number of threads may change the last bit of a sum.
     """
     import torch
 
-    start = time.perf_counter()
     threads = torch.get_num_threads()
     try:
         if one_thread:
             torch.set_num_threads(1)
-        with threadpool_limits(1 if one_thread else None):
+        with measure(task.step) as stage, threadpool_limits(1 if one_thread else None):
             compute(task)
     except (ValueError, CatalogError) as error:
         return str(error)
@@ -374,7 +375,7 @@ def _run_task(compute: Callable[[Task], None], task: Task, one_thread: bool = Tr
         return traceback.format_exc(limit=-3)
     finally:
         torch.set_num_threads(threads)
-    return time.perf_counter() - start
+    return Taken(stage.seconds, stage.peak_bytes)
 
 
 @functools.cache
@@ -399,21 +400,3 @@ def _dask_client(num_workers: int, scheduler: str) -> Any:
 
     atexit.register(close)
     return client
-
-
-def _syntax(module: str) -> str:
-    """A module's syntax tree as text, without docstrings; the module is not imported."""
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ValueError(f"no source for module {module!r}")
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:]
-    return ast.dump(tree)

@@ -53,10 +53,12 @@ def _describe(pipeline: Pipeline, outcome: Outcome, *, with_preview: bool) -> di
     """An outcome as Dagster metadata."""
     metadata: dict[str, Any] = {
         "cached": outcome.cached,
-        "seconds": round(outcome.seconds, 3),
+        "seconds": round(outcome.taken.seconds, 3),
         "fingerprint": outcome.commit.fingerprint,
         "config": dict(outcome.commit.settings.get("config", {})),
     }
+    if outcome.taken.peak_bytes is not None:
+        metadata["peak_memory_mb"] = round(outcome.taken.peak_bytes / 1e6)
     for name, value in outcome.commit.metrics.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
             metadata[name] = dg.MetadataValue.md(markdown_table(value))

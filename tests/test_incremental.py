@@ -12,8 +12,9 @@ import pytest
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.listing import class_names, list_dataset
 from lvdd_assets.distill.stores import ZarrStore
-from lvdd_assets.incremental import Outcome, Outside, Pipeline, Step, StepError, Task, _syntax
+from lvdd_assets.incremental import Outcome, Outside, Pipeline, Step, StepError, Task
 from lvdd_assets.resources import Workspace
+from lvdd_assets.timings import recall
 
 # Small steps with the shape of the real chain: a (files) → b → c (by dataset). They only count and add.
 
@@ -227,19 +228,14 @@ def test_progress_is_made_step_by_step_not_twice(tmp_path: Path, monkeypatch: py
     assert calls == {"a set/x": 1, "b set/x": 1, "c set": 1}
 
 
-def test_code_version_follows_the_algorithm_not_its_prose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    path = tmp_path / "some_algorithm.py"
-
-    def version(source: str) -> str:
-        path.write_text(source)
-        return _syntax("some_algorithm")
-
-    first = version('"""Doc."""\ndef f(x):\n    """Doc."""\n    return x + 1\n')
-    assert version('"""Other."""\n# why\n\ndef f(x):\n    """Longer\n    doc."""\n    return (x + 1)\n') == first
-    assert version('"""Doc."""\ndef f(x):\n    """Doc."""\n    return x + 2\n') != first
-    with pytest.raises(ValueError, match="no source for module 'nowhere_to_be_found'"):
-        _syntax("nowhere_to_be_found")
+def test_what_steps_took_is_remembered(tmp_path: Path) -> None:
+    pipeline = _pipeline(tmp_path, ["x"])
+    _run_all(pipeline)
+    taken = recall(pipeline.workspace.data_root, "set")
+    assert set(taken) == {"a", "b", "c"}
+    assert all(one.seconds > 0 for one in taken.values())
+    _run_all(pipeline)
+    assert recall(pipeline.workspace.data_root, "set") == taken  # nothing ran, nothing changed
 
 
 def test_another_code_version_makes_everything_stale(tmp_path: Path) -> None:
