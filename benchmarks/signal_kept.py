@@ -122,7 +122,7 @@ def filled_video(clips: Clips) -> Iterator[tuple[str, float, np.ndarray]]:
 
 
 def accuracy(clips: Clips, decoded: np.ndarray, seeds: int) -> str:
-    protocol = evaluation.Protocol(epochs=50, batch_size=16, learning_rate=0.01, flip=True, seeds=tuple(range(seeds)))
+    protocol = evaluation.Protocol(epochs=50, augmentation=("flip",), seeds=tuple(range(seeds)))
     train = TensorDataset(torch.from_numpy(decoded), torch.from_numpy(clips.train_labels))
     test = TensorDataset(torch.from_numpy(clips.test), torch.from_numpy(clips.test_labels))
     (row,) = evaluation.compare({"": train}, test, num_classes=int(clips.train_labels.max()) + 1, protocol=protocol)

@@ -1,11 +1,11 @@
 """`eval_report`: what the release is worth, by training on it, on all data, and on the same bytes kept as plain
 video."""
 
-import math
 import platform
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +18,13 @@ from torch.utils.data import TensorDataset
 from tqdm import tqdm
 
 from lvdd_assets.distill import codec, evaluation, report
+from lvdd_assets.distill.architectures import NETWORKS
 from lvdd_assets.distill.budget import allowed_bytes, judge_release
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.class_coding import CodedClass
 from lvdd_assets.distill.devices import find_device
 from lvdd_assets.distill.fidelity import psnr
+from lvdd_assets.distill.protocols import AUGMENTATIONS, Protocol, named_protocol
 from lvdd_assets.distill.release import SUFFIX, Release, load_release, read_ledger
 from lvdd_assets.distill.stores import FileStore
 from lvdd_assets.distill.vae_folders import own_classes
@@ -32,26 +34,37 @@ from lvdd_assets.partitions import BY_DATASET, CLASS_TO_DATASET
 
 _NUM_PREVIEWS = 4
 _FULL, _RELEASE = "full data", "this release"
-_MIN_EPOCHS, _MIN_UPDATES = 12, 150
 
 
 class EvalReportConfig(dg.Config):
     """How the judges are trained. All rows of the comparison get the same number of updates."""
 
-    epochs: int | None = Field(
-        default=None,
-        ge=1,
+    protocol: Literal["quick", "literature"] = Field(
+        default="quick",
         description=(
-            "Passes over the full data; every row gets as many updates. "
-            f"Unset: {_MIN_EPOCHS}, or more where the data is small, until there are {_MIN_UPDATES} updates."
+            "quick: one cycle of the learning rate, 12 epochs of the full data or 150 updates if that is more. "
+            "literature: 500 epochs in batches of 256 and five seeds, as the papers train. What is given below "
+            "changes it."
         ),
     )
-    batch_size: int = Field(default=16, ge=1, description="Clips per update.")
-    learning_rate: float = Field(default=0.02, gt=0, description="Peak of the one-cycle schedule.")
-    flip: bool = Field(
-        default=False, description="Mirror half of the clips; leave off where left and right are different classes."
+    network: str = Field(default="convnet3d", description=f"The network that is trained: {', '.join(NETWORKS)}.")
+    epochs: int | None = Field(
+        default=None, ge=1, description="Passes over the full data; every row gets as many updates."
     )
-    seeds: list[int] = Field(default=[0], description="One network is trained for each seed and row.")
+    batch_size: int | None = Field(default=None, ge=1, description="Clips per update.")
+    learning_rate: float | None = Field(default=None, gt=0, description="The largest of the schedule.")
+    augmentation: list[str] | None = Field(
+        default=None,
+        description=(
+            f"What is done to clips at random: {', '.join(AUGMENTATIONS)}. Leave flip off where left and right are "
+            "different classes."
+        ),
+    )
+    counting: Literal["equal", "epochs"] = Field(
+        default="equal",
+        description="equal: every row gets as many updates as the largest set; epochs: as the literature counts.",
+    )
+    seeds: list[int] | None = Field(default=None, description="One network is trained for each seed and row.")
     video_codec: Literal["best", "av1", "h264"] = Field(
         default="best",
         description=(
@@ -65,15 +78,11 @@ def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
     return {}
 
 
-def _protocol(config: Mapping[str, Any], num_clips: int) -> evaluation.Protocol:
-    enough = max(_MIN_EPOCHS, math.ceil(_MIN_UPDATES * config["batch_size"] / num_clips))
-    return evaluation.Protocol(
-        epochs=config["epochs"] or enough,
-        batch_size=config["batch_size"],
-        learning_rate=config["learning_rate"],
-        flip=config["flip"],
-        seeds=tuple(config["seeds"]),
-    )
+def _protocol(config: Mapping[str, Any], num_clips: int) -> Protocol:
+    changes = {name: config[name] for name in ("network", "epochs", "batch_size", "learning_rate", "counting")}
+    for name in ("augmentation", "seeds"):
+        changes[name] = None if config[name] is None else tuple(config[name])
+    return named_protocol(config["protocol"], num_clips, **changes)
 
 
 def _refuse_over_budget(task: Task, path: Path) -> int:
@@ -180,16 +189,15 @@ def _compute(task: Task) -> None:
     _store(task, data)
 
 
-def _shown_settings(task: Task, release: Release, protocol: evaluation.Protocol) -> dict[str, object]:
+def _shown_settings(task: Task, release: Release, protocol: Protocol) -> dict[str, object]:
     shape = task.dataset.shape
     return {
         "clip": f"{shape.frames} frames, stride {shape.stride}, {shape.size}×{shape.size}",
         "recipe": task.dataset.recipe,
         "autoencoder": release.provenance.get("vae", ""),
         "quantiser step": _step(release),
-        "network": "ConvNet3D",
         **task.config,
-        "epochs": protocol.epochs,
+        **asdict(protocol),
     }
 
 
@@ -248,6 +256,9 @@ STEP = Step(
     upstream=("raw_clips", "release"),
     modules=(
         "lvdd_assets.distill.networks",
+        "lvdd_assets.distill.architectures",
+        "lvdd_assets.distill.protocols",
+        "lvdd_assets.distill.training",
         "lvdd_assets.distill.evaluation",
         "lvdd_assets.distill.codec",
         "lvdd_assets.distill.report",

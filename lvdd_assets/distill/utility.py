@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, TensorDataset
 
 from lvdd_assets.distill import evaluation
-from lvdd_assets.distill.evaluation import Progress, Protocol
 from lvdd_assets.distill.networks import ConvNet3D
+from lvdd_assets.distill.protocols import Protocol, updates_for
+from lvdd_assets.distill.training import Progress
 
 # Enough for the features to be about classes; a judge need not be finished.
 PROTOCOL = Protocol(epochs=20, batch_size=16, learning_rate=0.01)
@@ -80,10 +81,11 @@ def train_judge(
         progress: called with updates done and to do.
     """
     train = TensorDataset(torch.from_numpy(clips_NTCHW), torch.from_numpy(np.asarray(labels_N, dtype=np.int64)))
-    updates = min(MOST_UPDATES, evaluation.updates_for(len(train), PROTOCOL))
+    updates = min(MOST_UPDATES, updates_for(len(train), PROTOCOL))
     network = evaluation.train_network(
         train, num_classes=num_classes, protocol=PROTOCOL, seed=seed, updates=updates, device=device, progress=progress
     )
+    assert isinstance(network, ConvNet3D)
     return Judge(network, device)
 
 

@@ -63,10 +63,8 @@ def test_bad_settings_are_refused_by_the_config(finished: MakeChain, epochs: int
     assert "greater than or equal to 1" in failure(result)
 
 
-@pytest.mark.parametrize(
-    ("num_clips", "batch_size", "epochs"), [(208, 16, 12), (83, 16, 29), (10, 5, 75), (5000, 16, 12)]
-)
-def test_small_data_gets_more_epochs(num_clips: int, batch_size: int, epochs: int) -> None:
-    config = {"epochs": None, "batch_size": batch_size, "learning_rate": 0.01, "flip": False, "seeds": [0]}
-    assert eval_report._protocol(config, num_clips).epochs == epochs
-    assert eval_report._protocol({**config, "epochs": 3}, num_clips).epochs == 3
+def test_settings_of_a_run_change_the_preset() -> None:
+    config = eval_report.EvalReportConfig(protocol="literature", seeds=[1, 2], augmentation=["crop"]).model_dump()
+    protocol = eval_report._protocol(config, 100)
+    assert (protocol.epochs, protocol.batch_size) == (500, 256)
+    assert (protocol.seeds, protocol.augmentation) == ((1, 2), ("crop",))

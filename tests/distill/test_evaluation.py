@@ -1,17 +1,18 @@
-import itertools
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lvdd_assets.distill import evaluation
-from lvdd_assets.distill.evaluation import Protocol
+from lvdd_assets.distill import evaluation, networks, training
+from lvdd_assets.distill.protocols import Protocol
+from lvdd_assets.distill.score_cache import ScoreCache
+from lvdd_assets.distill.training import DivergedError
+from tests.distill.moving_noise import FRAMES, SIZE, Sample, brightness_clips
 
-FRAMES, SIZE = 8, 44
 QUICK = Protocol(epochs=10, batch_size=8, learning_rate=0.02, widths=(8, 8, 8))
-Sample = tuple[torch.Tensor, int]
 
 
 @pytest.fixture(autouse=True)
@@ -21,20 +22,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(num_threads)
-
-
-def _brightness_clips(num_clips: int, num_classes: int, *, seed: int) -> list[Sample]:
-    """Noise whose brightness rises, falls or stays in time: one frame alone does not give the class away."""
-    generator = torch.Generator().manual_seed(seed)
-    ramp = torch.linspace(-1, 1, FRAMES).view(FRAMES, 1, 1, 1)
-    samples = []
-    for index in range(num_clips):
-        label = index % num_classes
-        slope = (1.0, -1.0, 0.0)[label]
-        noise = torch.randn(FRAMES, 3, SIZE, SIZE, generator=generator)
-        clip = 128 + 80 * slope * ramp + 20 * noise
-        samples.append((clip.clamp(0, 255).to(torch.uint8), label))
-    return samples
 
 
 def _relabelled(samples: list[Sample], labels: list[int]) -> list[Sample]:
@@ -47,14 +34,14 @@ def _score(train: list[Sample], test: list[Sample], num_classes: int = 2, **chan
 
 
 def test_what_lies_in_time_is_learnt() -> None:
-    score = _score(_brightness_clips(45, 3, seed=0), _brightness_clips(60, 3, seed=1), num_classes=3)
+    score = _score(brightness_clips(45, 3, seed=0), brightness_clips(60, 3, seed=1), num_classes=3)
     assert score.top1 >= 0.95
     assert score.num_updates == evaluation.updates_for(45, QUICK)
     assert score.seconds > 0
 
 
 def test_shuffled_labels_stay_at_chance() -> None:
-    train, test = _brightness_clips(40, 2, seed=0), _brightness_clips(60, 2, seed=1)
+    train, test = brightness_clips(40, 2, seed=0), brightness_clips(60, 2, seed=1)
     # Each true class gets both labels equally often: there is nothing to learn.
     labels = [(index // 2) % 2 for index in range(len(train))]
     score = _score(_relabelled(train, labels), test)
@@ -79,7 +66,7 @@ def test_accuracies_and_confusion_agree_with_an_independent_count(monkeypatch: p
         def forward(self, clips_NTCHW: torch.Tensor) -> torch.Tensor:
             return logits[clips_NTCHW[:, 0, 0, 0, 0].long()] * self.scale
 
-    monkeypatch.setattr(evaluation.networks, "ConvNet3D", Oracle)
+    monkeypatch.setattr(training, "build_network", Oracle)
     samples = list(zip(clips, labels, strict=True))
     score = _score(samples[:num_classes], samples, num_classes=num_classes, num_updates=1)
 
@@ -97,13 +84,13 @@ def test_accuracies_and_confusion_agree_with_an_independent_count(monkeypatch: p
 
 
 def test_fewer_than_five_classes_make_top5_certain() -> None:
-    score = _score(_brightness_clips(4, 2, seed=0), _brightness_clips(6, 2, seed=1), num_updates=1)
+    score = _score(brightness_clips(4, 2, seed=0), brightness_clips(6, 2, seed=1), num_updates=1)
     assert score.top5 == 1.0
 
 
 def test_same_seed_same_score_and_the_callers_random_state_stays() -> None:
-    train, test = _brightness_clips(20, 2, seed=0), _brightness_clips(30, 2, seed=1)
-    protocol = Protocol(epochs=2, batch_size=8, flip=True, widths=(4, 4, 4))
+    train, test = brightness_clips(20, 2, seed=0), brightness_clips(30, 2, seed=1)
+    protocol = Protocol(epochs=2, batch_size=8, augmentation=("flip",), widths=(4, 4, 4))
     torch.manual_seed(11)
     before = torch.random.get_rng_state()
     first = _logits_of_training(train, test, protocol, seed=5)
@@ -116,9 +103,8 @@ def test_same_seed_same_score_and_the_callers_random_state_stays() -> None:
 def _logits_of_training(train: list[Sample], test: list[Sample], protocol: Protocol, *, seed: int) -> torch.Tensor:
     """Logits of the network that `train_and_test` trains, which say more than its accuracy."""
     seen: list[torch.Tensor] = []
-    network_class = evaluation.networks.ConvNet3D
 
-    class Recording(network_class):  # type: ignore[misc, valid-type]
+    class Recording(networks.ConvNet3D):
         def forward(self, clips_NTCHW: torch.Tensor) -> torch.Tensor:
             logits = super().forward(clips_NTCHW)
             if not self.training:
@@ -126,15 +112,15 @@ def _logits_of_training(train: list[Sample], test: list[Sample], protocol: Proto
             return logits
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation.networks, "ConvNet3D", Recording)
+        patch.setattr(training, "build_network", lambda _name, classes, **shape: Recording(classes, **shape))
         first = evaluation.train_and_test(train, test, num_classes=2, protocol=protocol, seed=seed)
         assert first.seed == seed
     return torch.cat(seen)
 
 
 def test_every_row_of_a_comparison_gets_the_same_number_of_updates() -> None:
-    large, small = _brightness_clips(20, 2, seed=0), _brightness_clips(2, 2, seed=1)
-    test = _brightness_clips(10, 2, seed=2)
+    large, small = brightness_clips(20, 2, seed=0), brightness_clips(2, 2, seed=1)
+    test = brightness_clips(10, 2, seed=2)
     protocol = Protocol(epochs=2, batch_size=8, seeds=(3, 4), widths=(2, 2, 2))
     calls: list[tuple[int, int]] = []
     rows = evaluation.compare(
@@ -150,101 +136,8 @@ def test_every_row_of_a_comparison_gets_the_same_number_of_updates() -> None:
     assert calls == [(done, 4 * updates) for done in range(1, 4 * updates + 1)]
 
 
-def test_mean_and_deviation_of_a_row() -> None:
-    scores = [
-        evaluation.Score(top1, 1.0, seed, 10, np.array([[2, 0], [1, 1]]), 0.1)
-        for seed, top1 in enumerate((0.5, 0.6, 0.9))
-    ]
-    row = evaluation.Row("r", 4, tuple(scores))
-    assert row.mean_top1 == pytest.approx(2 / 3)
-    assert row.std_top1 == pytest.approx(np.std([0.5, 0.6, 0.9], ddof=1))
-    assert (row.mean_top5, row.std_top5) == (1.0, 0.0)
-    assert evaluation.Row("r", 4, (scores[0],)).std_top1 == 0.0
-    np.testing.assert_allclose(row.class_accuracy, [1.0, 0.5])
-
-
-def test_batches_are_full_and_every_clip_comes_once_before_any_comes_again() -> None:
-    stream = evaluation._batches(5, 4, torch.Generator().manual_seed(0))
-    batches = list(itertools.islice(stream, 5))
-    assert [len(batch) for batch in batches] == [4] * 5
-    order = torch.cat(batches).tolist()
-    passes = [order[start : start + 5] for start in range(0, 20, 5)]
-    assert all(sorted(one) == list(range(5)) for one in passes)
-    assert len({tuple(one) for one in passes}) > 1
-
-
-def test_a_set_smaller_than_a_batch_repeats_within_it() -> None:
-    batch = next(evaluation._batches(3, 8, torch.Generator().manual_seed(0)))
-    assert sorted(torch.bincount(batch).tolist()) == [2, 3, 3]
-
-
-def test_flips_mirror_clips_and_never_touch_the_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, test = _brightness_clips(4, 2, seed=0), _brightness_clips(2, 2, seed=1)
-    originals = [clip.clone() for clip, _ in train]
-    seen: list[torch.Tensor] = []
-    network_class = evaluation.networks.ConvNet3D
-
-    class Recording(network_class):  # type: ignore[misc, valid-type]
-        def forward(self, clips_NTCHW: torch.Tensor) -> torch.Tensor:
-            if self.training:
-                seen.extend(clips_NTCHW)
-            return super().forward(clips_NTCHW)
-
-    monkeypatch.setattr(evaluation.networks, "ConvNet3D", Recording)
-    protocol = Protocol(epochs=8, batch_size=4, flip=True, widths=(2, 2, 2))
-    evaluation.train_and_test(train, test, num_classes=2, protocol=protocol, seed=0)
-    plain = sum(any(torch.equal(clip, original) for original in originals) for clip in seen)
-    mirrored = sum(any(torch.equal(clip, original.flip(-1)) for original in originals) for clip in seen)
-    assert plain + mirrored == len(seen) == 32
-    assert 6 <= mirrored <= 26
-    assert all(torch.equal(clip, original) for (clip, _), original in zip(train, originals, strict=True))
-
-
-def test_updates_are_epochs_over_clips() -> None:
-    protocol = Protocol(epochs=3, batch_size=16)
-    assert [evaluation.updates_for(n, protocol) for n in (1, 16, 17, 1200)] == [1, 3, 4, 225]
-    with pytest.raises(ValueError, match="num_clips = 0"):
-        evaluation.updates_for(0, protocol)
-
-
-def test_learning_rate_rises_to_its_peak_and_falls() -> None:
-    rates = [evaluation._cycle((step + 0.5) / 100) for step in range(100)]
-    peak = rates.index(max(rates))
-    assert 0 < min(rates) < 0.01
-    assert max(rates) == pytest.approx(1, abs=0.02)
-    assert rates[: peak + 1] == sorted(rates[: peak + 1])
-    assert rates[peak:] == sorted(rates[peak:], reverse=True)
-    assert evaluation._cycle(0.5) > 0.5  # a single update is not made with a rate of 0
-
-
-def test_a_loss_that_is_not_finite_stops_the_training_at_its_step() -> None:
-    train, test = _brightness_clips(8, 2, seed=0), _brightness_clips(4, 2, seed=1)
-    wild = Protocol(epochs=20, batch_size=4, learning_rate=1e30, clip_norm=1e30, widths=(2, 2, 2))
-    with pytest.raises(ValueError, match=r"the loss is (nan|inf) at step \d+ of 40 \(seed 0\).*learning_rate"):
-        evaluation.train_and_test(train, test, num_classes=2, protocol=wild, seed=0)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"epochs": 0}, "epochs = 0"),
-        ({"batch_size": -1}, "batch_size = -1"),
-        ({"learning_rate": math.nan}, "learning_rate = nan"),
-        ({"clip_norm": 0.0}, r"clip_norm = 0\.0"),
-        ({"momentum": 1.0}, r"momentum = 1\.0"),
-        ({"weight_decay": -0.1}, "weight_decay"),
-        ({"seeds": ()}, "seeds"),
-        ({"seeds": (1, 1)}, "all different"),
-        ({"seeds": (-1,)}, "not negative"),
-    ],
-)
-def test_wrong_protocols_are_refused(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Protocol(**settings)  # type: ignore[arg-type]
-
-
 def _bad_sets() -> dict[str, tuple[list[Sample], list[Sample], str]]:
-    good = _brightness_clips(4, 2, seed=0)
+    good = brightness_clips(4, 2, seed=0)
     clip = good[0][0]
     return {
         "class missing in training": ([(clip, 0)], good, "training set has no clip of right; expected every one of"),
@@ -265,7 +158,7 @@ def test_sets_that_do_not_fit_are_refused(case: str) -> None:
 
 
 def test_a_bad_row_of_a_comparison_is_refused_before_any_training() -> None:
-    good = _brightness_clips(4, 2, seed=0)
+    good = brightness_clips(4, 2, seed=0)
     steps: list[int] = []
     with pytest.raises(ValueError, match="the short set has no clip of label 1"):
         evaluation.compare(
@@ -284,6 +177,81 @@ def test_a_bad_row_of_a_comparison_is_refused_before_any_training() -> None:
     ("changes", "message"), [({"num_updates": 0}, "num_updates = 0"), ({"class_names": ["a"]}, "1 class names")]
 )
 def test_wrong_arguments_are_refused(changes: dict[str, object], message: str) -> None:
-    good = _brightness_clips(4, 2, seed=0)
+    good = brightness_clips(4, 2, seed=0)
     with pytest.raises(ValueError, match=message):
         _score(good, good, **changes)
+
+
+def test_a_comparison_that_was_cut_goes_on_with_what_is_missing(tmp_path: Path) -> None:
+    train, test = brightness_clips(8, 2, seed=0), brightness_clips(10, 2, seed=1)
+    cache = ScoreCache(tmp_path)
+    protocol = Protocol(epochs=2, batch_size=8, seeds=(0, 1, 2), widths=(2, 2, 2))
+    started: list[str] = []
+
+    def cut_after_two(name: str) -> None:
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        started.append(name)
+
+    def compare(rows: dict[str, list[Sample]], **more: object) -> list[evaluation.Row]:
+        return evaluation.compare(rows, test, num_classes=2, protocol=protocol, **more)  # type: ignore[arg-type]
+
+    with pytest.raises(KeyboardInterrupt):
+        compare({"all": train}, cache=cache, announce=cut_after_two)
+    assert started == ["all, seed 0", "all, seed 1"]
+    started.clear()
+    calls: list[tuple[int, int]] = []
+    rows = {"all": train, "the same": train, "fewer": train[:4]}
+    found = compare(
+        rows, cache=cache, announce=started.append, progress=lambda done, total: calls.append((done, total))
+    )
+    # An equal set is not trained again either.
+    assert started == ["all, seed 2", "fewer, seed 0", "fewer, seed 1", "fewer, seed 2"]
+    assert calls[-1] == (18, 18)
+    plain = compare(rows)
+    for row, other in zip(found, plain, strict=True):
+        for score, again in zip(row.scores, other.scores, strict=True):
+            assert (score.top1, score.top5, score.seed) == (again.top1, again.top5, again.seed)
+            np.testing.assert_array_equal(score.confusion, again.confusion)
+
+
+def test_a_seed_that_diverges_is_noted_and_the_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = brightness_clips(8, 2, seed=0), brightness_clips(10, 2, seed=1)
+    whole = training.train
+
+    def train_or_diverge(clips: object, num_classes: int, run: training.Run) -> torch.nn.Module:
+        if run.seed in bad:
+            raise DivergedError(f"the loss is nan at step 2 of 2 (seed {run.seed})")
+        return whole(clips, num_classes, run)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "train", train_or_diverge)
+    protocol = Protocol(epochs=2, batch_size=8, seeds=(0, 1, 2), widths=(2, 2, 2))
+    bad = {1}
+    (row,) = evaluation.compare({"all": train}, test, num_classes=2, protocol=protocol)
+    assert [score.seed for score in row.scores] == [0, 2]
+    assert row.failures == ((1, "the loss is nan at step 2 of 2 (seed 1)"),)
+    bad = {0, 1, 2}
+    with pytest.raises(DivergedError, match=r"all: no training ended. the loss is nan at step 2 of 2 \(seed 0\)"):
+        evaluation.compare({"all": train}, test, num_classes=2, protocol=protocol)
+
+
+def test_counting_epochs_trains_each_row_for_its_own() -> None:
+    large, small = brightness_clips(20, 2, seed=0), brightness_clips(2, 2, seed=1)
+    protocol = Protocol(epochs=2, batch_size=8, counting="epochs", widths=(2, 2, 2))
+    rows = evaluation.compare({"a": large, "b": small}, large, num_classes=2, protocol=protocol)
+    assert [row.scores[0].num_updates for row in rows] == [6, 2]
+
+
+@pytest.mark.parametrize("label", [[0.5, 0.4], [1.5, -0.5], [1.0], [0.2, 0.3, 0.5]])
+def test_soft_labels_are_probabilities_of_all_classes(label: list[float]) -> None:
+    test = brightness_clips(4, 2, seed=0)
+    with pytest.raises(ValueError, match="2 probabilities that add up to 1"):
+        _score([(clip, torch.tensor(label)) for clip, _ in test], test, num_updates=1)  # type: ignore[misc]
+
+
+def test_soft_labels_teach_and_are_never_tested_on() -> None:
+    train, test = brightness_clips(24, 2, seed=0), brightness_clips(40, 2, seed=1)
+    soft = [(clip, torch.tensor([0.9, 0.1] if label == 0 else [0.1, 0.9])) for clip, label in train]
+    assert _score(soft, test).top1 >= 0.9  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="clip 0 of the test set has label"):
+        _score(train, soft, num_updates=1)  # type: ignore[arg-type]
