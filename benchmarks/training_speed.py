@@ -1,0 +1,217 @@
+"""How fast the project's training loop is beside a plain PyTorch loop and beside bare forward and backward passes.
+
+    OMP_NUM_THREADS=1 python benchmarks/training_speed.py [--networks convnet3d c3d] [--shape 8x64] [--batch 16]
+        [--updates 6] [--rounds 2] [--device cpu]
+
+One table, a row for each network. *Plain* is what one writes first: float32 clips made in a Dataset and batched by a
+DataLoader, contiguous [N, C, T, H, W], single frames through 2D layers, ReLU before the pool as in the literature,
+the loss read after each update. *Project* is `training.train` as comparisons use it, augmentation left out. *Bare* is
+the project's network on one batch that lies on the device, nothing but forward, backward and step, in the same number
+format. All do the same updates on the same clips; the three take turns, and each row shows its best update of all
+rounds after the first of each, so that what else the machine does falls out.
+"""
+
+import argparse
+import itertools
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from lvdd_assets.distill.architectures import NETWORKS, build_network
+from lvdd_assets.distill.devices import precision_for
+from lvdd_assets.distill.networks import ClipNetwork, ConvNet3D
+from lvdd_assets.distill.protocols import Protocol
+from lvdd_assets.distill.training import Run, train
+
+NUM_CLASSES = 50
+_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+
+
+class FloatClips(Dataset[tuple[torch.Tensor, int]]):
+    """Clips as the literature's loaders hand them out: float32, in 0 … 1, normalised one by one."""
+
+    def __init__(self, clips: TensorDataset, network: ClipNetwork) -> None:
+        self.clips, self.mean, self.std = clips, network.mean[0].view(1, 3, 1, 1), network.std[0].view(1, 3, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        clip, label = self.clips[index]
+        return (clip.float() / 255 - self.mean) / self.std, int(label)
+
+
+class PlainNetwork(nn.Module):
+    """The same layers without the project's memory layout and order."""
+
+    def __init__(self, network: ClipNetwork) -> None:
+        super().__init__()
+        self.features, self.classifier = network.features, network.classifier
+        self.recurrent = getattr(network, "recurrent", None)
+        self.over_time = isinstance(network, ConvNet3D)
+        if self.over_time:
+            layers = list(network.features)
+            for index in range(len(layers) - 1):
+                if isinstance(layers[index], nn.MaxPool3d):
+                    layers[index], layers[index + 1] = layers[index + 1], layers[index]
+            self.features = nn.Sequential(*layers)
+        if self.recurrent is not None:
+            self.features = nn.Sequential(*map(_flat, network.features))
+
+    def forward(self, clips_NTCHW: torch.Tensor) -> torch.Tensor:
+        if self.recurrent is not None:
+            features = self.features(clips_NTCHW.flatten(0, 1)).view(*clips_NTCHW.shape[:2], -1)
+            return self.classifier(self.recurrent(features)[0].mean(dim=1))
+        logits = self.classifier(self.features(clips_NTCHW.transpose(1, 2).contiguous()))
+        return logits.flatten(2).amax(dim=2) if self.over_time else logits
+
+
+def _flat(layer: nn.Module) -> nn.Module:
+    """The 2D layer for a 3D layer that is one frame deep."""
+    if isinstance(layer, nn.Conv3d):
+        return nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=1)
+    if isinstance(layer, nn.AvgPool3d):
+        return nn.AvgPool2d(2)
+    return nn.AdaptiveAvgPool2d(1) if isinstance(layer, nn.AdaptiveAvgPool3d) else layer
+
+
+def plain_loop(clips: TensorDataset, name: str, protocol: Protocol, num_updates: int, device: str) -> list[float]:
+    """Seconds of each update."""
+    _, frames, _, size, _ = clips.tensors[0].shape
+    torch.manual_seed(0)
+    network = build_network(name, NUM_CLASSES, frames=frames, size=size)
+    loader = DataLoader(FloatClips(clips, network), protocol.batch_size, shuffle=True, drop_last=True)
+    plain = PlainNetwork(network).to(device).train()
+    optimizer = torch.optim.SGD(plain.parameters(), protocol.learning_rate, protocol.momentum)
+    ends = [time.perf_counter()]
+    while len(ends) <= num_updates:
+        for pixels, labels in loader:
+            loss = nn.functional.cross_entropy(plain(pixels.to(device)), labels.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item()
+            ends.append(time.perf_counter())
+    return _differences(ends[: num_updates + 1])
+
+
+def project_loop(clips: TensorDataset, name: str, protocol: Protocol, num_updates: int, device: str) -> list[float]:
+    """Seconds of each update."""
+    ends = [time.perf_counter()]
+    run = Run(protocol, 0, num_updates, lambda _done, _all: ends.append(time.perf_counter()), device)
+    train(clips, NUM_CLASSES, run)
+    return _differences(ends)
+
+
+def bare_loop(clips: TensorDataset, name: str, protocol: Protocol, num_updates: int, device: str) -> list[float]:
+    """Seconds of each update."""
+    _, frames, _, size, _ = clips.tensors[0].shape
+    network = build_network(name, NUM_CLASSES, frames=frames, size=size).to(device).train()
+    network.to(memory_format=torch.channels_last_3d)
+    optimizer = torch.optim.SGD(network.parameters(), protocol.learning_rate, protocol.momentum)
+    batch, labels = (tensor[: protocol.batch_size].to(device) for tensor in clips.tensors)
+    precision, kind = precision_for(device), torch.device(device).type
+    ends = [time.perf_counter()]
+    for _ in range(num_updates):
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(kind, precision, enabled=precision != torch.float32):
+            logits = network(batch)
+        nn.functional.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+        if kind == "cuda":
+            torch.cuda.synchronize()
+        ends.append(time.perf_counter())
+    return _differences(ends)
+
+
+def _differences(ends: list[float]) -> list[float]:
+    return [after - before for before, after in itertools.pairwise(ends)]
+
+
+LOOPS: dict[str, Callable[[TensorDataset, str, Protocol, int, str], list[float]]] = {
+    "plain": plain_loop,
+    "project": project_loop,
+    "bare": bare_loop,
+}
+
+
+def measure(clips: TensorDataset, name: str, batch: int, *, updates: int, rounds: int, device: str) -> dict[str, float]:
+    """Clips a second of each loop."""
+    protocol = Protocol(batch_size=batch, network=name)
+    best = dict.fromkeys(LOOPS, float("inf"))
+    for _ in range(rounds):
+        for loop, run in LOOPS.items():
+            # The first update also allocates and picks kernels.
+            best[loop] = min(best[loop], *run(clips, name, protocol, updates, device)[1:])
+    return {loop: batch / seconds for loop, seconds in best.items()}
+
+
+def machine(device: str) -> str:
+    """The device, cores and threads, and the processor's flags that matter."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        text = ""
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
+    there = ", ".join(f"{flag} {'yes' if flag in flags else 'no'}" for flag in _FLAGS)
+    name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "CPU"
+    cores = text.count("processor\t")
+    return f"{name}; {cores} cores, {torch.get_num_threads()} threads; {there}; torch {torch.__version__}"
+
+
+def print_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    header = list(header)
+    print("| " + " | ".join(header) + " |")
+    print("|" + "---|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(row) + " |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--shape", default="8x64", help="frames x size")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--updates", type=int, default=6, help="of each loop and round; the first is not counted")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    frames, size = map(int, arguments.shape.split("x"))
+    generator = torch.Generator().manual_seed(0)
+    shape = (4 * arguments.batch, frames, 3, size, size)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    clips = TensorDataset(pixels, torch.randint(0, NUM_CLASSES, (len(pixels),), generator=generator))
+
+    precision = str(precision_for(arguments.device)).removeprefix("torch.")
+    print(f"{machine(arguments.device)}")
+    print(
+        f"clips {frames}×{size}×{size}, batch {arguments.batch}, {NUM_CLASSES} classes; plain in float32, project and "
+        f"bare in {precision}; clips/s in the best of {arguments.rounds} × {arguments.updates - 1} updates\n"
+    )
+
+    def rows() -> Iterable[list[str]]:
+        for name in arguments.networks:
+            speed = measure(
+                clips,
+                name,
+                arguments.batch,
+                updates=arguments.updates,
+                rounds=arguments.rounds,
+                device=arguments.device,
+            )
+            yield [
+                name,
+                *(f"{speed[loop]:.1f}" for loop in LOOPS),
+                f"{speed['project'] / speed['plain']:.2f}×",
+                f"{speed['project'] / speed['bare']:.0%}",
+            ]
+
+    print_table(["network", *LOOPS, "project / plain", "project / bare"], rows())
+
+
+if __name__ == "__main__":
+    main()
