@@ -4,11 +4,11 @@
         [--updates 6] [--rounds 2] [--device cpu]
 
 One table, a row for each network. *Plain* is what one writes first: float32 clips made in a Dataset and batched by a
-DataLoader, contiguous [N, C, T, H, W], single frames through 2D layers, ReLU before the pool as in the literature,
-the loss read after each update. *Project* is `training.train` as comparisons use it, augmentation left out. *Bare* is
-the project's network on one batch that lies on the device, nothing but forward, backward and step, in the same number
-format. All do the same updates on the same clips; the three take turns, and each row shows its best update of all
-rounds after the first of each, so that what else the machine does falls out.
+DataLoader, contiguous [N, C, T, H, W], ReLU before the pool as in the literature, the loss read after each update.
+*Project* is `training.train` as comparisons use it, augmentation left out. *Bare* is the project's network on one batch
+that lies on the device, nothing but forward, backward and step, in the same number format. All do the same updates on
+the same clips; the three take turns, and each row shows its best update of all rounds after the first of each, so that
+what else the machine does falls out.
 """
 
 import argparse
@@ -59,8 +59,6 @@ class PlainNetwork(nn.Module):
                 if isinstance(layers[index], nn.MaxPool3d):
                     layers[index], layers[index + 1] = layers[index + 1], layers[index]
             self.features = nn.Sequential(*layers)
-        if self.recurrent is not None:
-            self.features = nn.Sequential(*map(_flat, network.features))
 
     def forward(self, clips_NTCHW: torch.Tensor) -> torch.Tensor:
         if self.recurrent is not None:
@@ -68,15 +66,6 @@ class PlainNetwork(nn.Module):
             return self.classifier(self.recurrent(features)[0].mean(dim=1))
         logits = self.classifier(self.features(clips_NTCHW.transpose(1, 2).contiguous()))
         return logits.flatten(2).amax(dim=2) if self.over_time else logits
-
-
-def _flat(layer: nn.Module) -> nn.Module:
-    """The 2D layer for a 3D layer that is one frame deep."""
-    if isinstance(layer, nn.Conv3d):
-        return nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=1)
-    if isinstance(layer, nn.AvgPool3d):
-        return nn.AvgPool2d(2)
-    return nn.AdaptiveAvgPool2d(1) if isinstance(layer, nn.AdaptiveAvgPool3d) else layer
 
 
 def plain_loop(clips: TensorDataset, name: str, protocol: Protocol, num_updates: int, device: str) -> list[float]:

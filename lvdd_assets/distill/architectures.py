@@ -4,7 +4,7 @@ CNN+GRU and CNN+LSTM of the literature's cross-architecture table, Tran's C3D, a
 convolutions and batch normalisation; `build_network` makes any of them by name. What all share belongs to `networks`.
 What must NOT come here: training, data loading, autoencoders.
 
-Legend: N clips, T frames, C channels, H, W pixels.
+Legend: N clips, T frames, C channels, H, W pixels, M frames of all clips.
 """
 
 import itertools
@@ -25,23 +25,32 @@ _C3D_DEPTHS = (1, 1, 2, 2, 2)
 _C3D_DROPOUT = 0.5
 
 
+class FrameConvolution(nn.Conv3d):
+    """A 3×3 convolution of single frames, [M, C, H, W], whose weights have the shape of a 3D layer's.
+
+    So one call lays out the weights of any network. Normalising and pooling frames on their own is faster where
+    channels do not come last, on processors at least, so that the layout is undone here.
+    """
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__(inside, outside, (1, 3, 3))
+
+    def forward(self, frames_MCHW: torch.Tensor) -> torch.Tensor:
+        """Of the same height and width."""
+        return nn.functional.conv2d(frames_MCHW, self.weight.squeeze(2).contiguous(), self.bias, padding=1)
+
+
 class FrameCNN(nn.Sequential):
     """Three times [3×3 convolution, instance normalisation, ReLU, 2×2 average pool], then the mean over the map.
 
-    The ConvNet of the literature on dataset distillation, for single frames: [N·T, 3, 1, H, W] to [N·T, C, 1, 1, 1].
-    It is written with 3D layers one frame deep, so that all networks have one memory layout.
+    The ConvNet of the literature on dataset distillation, for single frames: [M, 3, H, W] to [M, C].
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
         layers: list[nn.Module] = []
         for inside, outside in zip((paper.BUDGET_CHANNELS, *widths), widths, strict=False):
-            layers += [
-                nn.Conv3d(inside, outside, (1, 3, 3), padding=(0, 1, 1)),
-                nn.GroupNorm(outside, outside),
-                nn.ReLU(),
-                nn.AvgPool3d((1, 2, 2)),
-            ]
-        super().__init__(*layers, nn.AdaptiveAvgPool3d(1))
+            layers += [FrameConvolution(inside, outside), nn.GroupNorm(outside, outside), nn.ReLU(), nn.AvgPool2d(2)]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 class _Recurrent(ClipNetwork):
@@ -58,9 +67,8 @@ class _Recurrent(ClipNetwork):
 
     def embed(self, clips_NTCHW: torch.Tensor) -> torch.Tensor:
         """The mean state over time: [N, C]."""
-        frames_MCTHW = self.normalise(clips_NTCHW).transpose(1, 2).flatten(0, 1).unsqueeze(2)
-        frames_MCTHW = frames_MCTHW.contiguous(memory_format=torch.channels_last_3d)
-        features_NTC = self.features(frames_MCTHW).view(len(clips_NTCHW), self.frames, -1)
+        frames_MCHW = self.normalise(clips_NTCHW).transpose(1, 2).flatten(0, 1).contiguous()
+        features_NTC = self.features(frames_MCHW).view(len(clips_NTCHW), self.frames, -1)
         states_NTC, _ = self.recurrent(features_NTC)
         mean_NC: torch.Tensor = states_NTC.mean(dim=1)
         return mean_NC
