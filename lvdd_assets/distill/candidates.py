@@ -140,6 +140,32 @@ def make_paper(
     return NotPossible(name, reason)
 
 
+def make_svd(originals: Originals, like: TrainingSet, *, rank_ratio: float = paper.RANK_RATIO) -> Candidate:
+    """The paper's ablation of recipe paper: of each class the same clips, by a truncated SVD in at most as many bytes.
+
+    Args:
+        originals: with latents and `paper_decoding`.
+        like: `make_paper` of these originals.
+        rank_ratio: of `like`.
+    """
+    name, decoding = f"{like.name}, SVD", originals.paper_decoding
+    if originals.latents is None or decoding is None:
+        return NotPossible(name, "there are no latents, or no decoder for them")
+    coded: dict[str, CodedClips] = {}
+    for class_name, items in like.items.items():
+        latents = originals.selected_latents(class_name, len(items))
+        sizes = latents.shape[1:]
+        allowed = float_coding.tucker_num_bytes(len(latents), sizes, tucker.ranks_from_ratio(sizes, rank_ratio))
+        try:
+            rank = tucker.svd_rank_for_bytes(len(latents), sizes, allowed)
+        except ValueError as error:
+            return NotPossible(name, f"class {class_name!r}: {error}")
+        coded[class_name] = class_coding.encode_svd(tucker.truncated_svd(latents, rank))
+    encoder = " and encoder" if decoding.encoder else ""
+    note = f"SVD in the bytes of r = {rank_ratio:g}, decoder{encoder} counted"
+    return open_parts(name, originals, _parts(originals, decoding, coded), note=note)
+
+
 def _truncate(originals: Originals, num_clips: int | None, rank_ratio: float) -> dict[str, CodedClips]:
     coded: dict[str, CodedClips] = {}
     for name in originals.class_names:

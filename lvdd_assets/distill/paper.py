@@ -196,3 +196,12 @@ STORAGE_MEGABYTES = {
     5: {"MiniUCF": 475, "HMDB51": 475, "K400": 455, "SSv2": 458},
 }
 """What LVDD says it stores, by IPC and dataset (storage table)."""
+
+PEAK_GPU_MEMORY_MEBIBYTES = {"LVDD": 11_085, "VDSD": 12_545, "DM": 20_457}
+"""Peak GPU memory by method (memory table); for which dataset is not on record here."""
+
+DISTILLATION_TIME = {
+    "LVDD": {"small": "under 10 min", "large": "about 1 h"},
+    "VDSD": {"small": "2.5 h", "large": "over 5 h"},
+}
+"""Time on one H100 by method, for the small (MiniUCF, HMDB51) and the large datasets, in the source's words."""

@@ -72,7 +72,7 @@ def _pixel_subset(originals: Originals, method: str, form: str, allowed: int, se
         return NotPossible(name, f"{reason}; {allowed} B are allowed")
     counts = _take_turns(originals, total)
     # Rising, so that subsets of the same clips are the same sets, whatever rule chose them.
-    items = {of: np.sort(_choose(originals, of, method, count, seed)) for of, count in counts.items()}
+    items = {of: np.sort(choose(originals, of, method, count, seed)) for of, count in counts.items()}
     note = f"{count_range(list(counts.values()))} clips a class{_basis(originals, method)}, labels free"
     return TrainingSet(name, OriginalClips(originals, items), items, total * each, note)
 
@@ -82,7 +82,7 @@ def _video_subset(originals: Originals, method: str, form: str, allowed: int, se
     clips_NTCHW, labels_N = _all_clips(originals)
     # Whether all fit does not depend on their order; facility location has an order for any number, k-means has none.
     first_rule = "facility-location" if method == "k-means" else method
-    wanted = {of: _choose(originals, of, first_rule, count, seed) for of, count in originals.num_clips.items()}
+    wanted = {of: choose(originals, of, first_rule, count, seed) for of, count in originals.num_clips.items()}
 
     def fill() -> KeptVideos:
         order_N = _turns_of(originals, wanted)
@@ -93,7 +93,7 @@ def _video_subset(originals: Originals, method: str, form: str, allowed: int, se
         if method == "k-means" and kept.num_clips < len(labels_N):
             # As many centres as there was room for; what is left of the room goes to the others as before.
             for of, count in _counts(originals, kept).items():
-                centres = _choose(originals, of, method, count, seed)
+                centres = choose(originals, of, method, count, seed)
                 wanted[of] = np.concatenate([centres, wanted[of][~np.isin(wanted[of], centres)]])
             kept = fill()
     except TooSmallError as error:
@@ -159,8 +159,9 @@ def _take_turns(originals: Originals, total: int) -> dict[str, int]:
     return dict(zip(originals.num_clips, taken.tolist(), strict=True))
 
 
-def _choose(originals: Originals, name: str, method: str, k: int, seed: int) -> NDArray[np.int64]:
-    """k of a class's clips, the most wanted first: int64 [k]."""
+def choose(originals: Originals, name: str, method: str, k: int, seed: int) -> NDArray[np.int64]:
+    """k of a class's clips by a rule of `coresets`, the most wanted first: int64 [k]. The seed is the dataset's; each
+    class has its own from it."""
     label = originals.class_names.index(name)
     of_class = int(np.random.SeedSequence([seed, label]).generate_state(1)[0])
     if method == "random":  # which looks at nothing
