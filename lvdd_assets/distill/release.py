@@ -1,12 +1,13 @@
-"""The release: one file with all that a stranger needs to train, its packing, its loader, its Dataset.
+"""The release: one file with all that a stranger needs to train, its loader, its Dataset, its ledger.
 
-Arrays `cores` (the shared basis, then the coded classes, end to end), `labels`, `decoder` (quantised weights; absent
-where every class is video), for the recipe `paper` also `encoder` (counted as the paper counted it, and never read),
-and attributes with class names, forms, shapes and provenance. It is data, never code: sizes are checked against each
-other before anything is allocated. How it lies in a file belongs to `release_files`, how the parts were made to the
-modules below, what they are worth to `evaluation`.
+Arrays `cores` (the shared basis, then the coded classes, end to end), `labels`, if there are any `soft_labels` (levels
+[N·K], see there), `decoder` (quantised weights; absent where every class is video), for the recipe `paper` also
+`encoder` (counted as the paper counted it, and never read), and attributes with class names, forms, shapes and
+provenance. It is data, never code: sizes are checked against each other before anything is allocated. How it is packed
+belongs to `release_parts`, how it lies in a file to `release_files`, how the parts were made to the modules below, what
+they are worth to `evaluation`.
 
-Legend: N clips, T frames, C channels, H, W pixels.
+Legend: N clips, T frames, C channels, H, W pixels, K classes.
 """
 
 import functools
@@ -14,125 +15,46 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import pandas as pd
 import torch
 
-from lvdd_assets.distill import class_coding, release_files
+from lvdd_assets.distill import class_coding, release_files, soft_labels
 from lvdd_assets.distill.budget import Ledger, LedgerLine
 from lvdd_assets.distill.catalog import ClipShape
 from lvdd_assets.distill.class_coding import CodedClass, SharedBasis
 from lvdd_assets.distill.coded_videos import CodedVideos
 from lvdd_assets.distill.decoder_specs import DecoderSpec
 from lvdd_assets.distill.latent_decoders import LatentDecoder, build_decoder
-from lvdd_assets.distill.quantization import SCHEMES, QuantizedWeights, Scheme, dequantize, read_weights
+from lvdd_assets.distill.quantization import SCHEMES, Scheme, dequantize, read_weights
 from lvdd_assets.distill.release_files import ReleaseError
+from lvdd_assets.distill.release_parts import (
+    VIDEO,
+    WEIGHTS,
+    CodedClips,
+    ReleaseParts,
+    pack,
+    size_without_weights,
+)
+
+__all__ = [
+    "SUFFIX",
+    "CodedClips",
+    "Release",
+    "ReleaseDataset",
+    "ReleaseError",
+    "ReleaseParts",
+    "SoftReleaseDataset",
+    "load_release",
+    "pack",
+    "package_version",
+    "read_ledger",
+    "size_without_weights",
+]
 
 SUFFIX = ".zarr.zip"
-_VIDEO = "video"  # the form of a class that is kept as video
-
-CodedClips = CodedClass | CodedVideos
-"""What a release keeps of a class: coded latents, or encoded video."""
-
-
-@dataclass(frozen=True)
-class ReleaseParts:
-    """What goes into a release file, before it is packed.
-
-    Attributes:
-        dataset: the dataset's name.
-        shape: shape of the decoded clips.
-        classes: coded clips by class name, in the order of their labels.
-        decoder_spec: how to build the decoder; None where every class is video.
-        decoder_weights: its quantised weights; None where every class is video.
-        provenance: plain JSON values that say what it was made from, how and with what.
-        scheme: which of the decoder's weights are integers.
-        encoder: the encoder's quantised weights, which training does not need; empty to leave them out.
-        shared: the basis of classes that are coded in a shared one.
-    """
-
-    dataset: str
-    shape: ClipShape
-    classes: Mapping[str, CodedClips]
-    decoder_spec: DecoderSpec | None
-    decoder_weights: QuantizedWeights | None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    scheme: Scheme = "channels"
-    encoder: bytes = b""
-    shared: SharedBasis | None = None
-
-    def __post_init__(self) -> None:
-        if not self.classes:
-            raise ValueError("a release needs at least one class")
-        sizes = {coded.mode_sizes for coded in self.classes.values() if isinstance(coded, CodedClass)}
-        if len(sizes) > 1:
-            raise ValueError(f"all classes of a release have latents of one shape, got {sorted(sizes)}")
-        if bool(sizes) != (self.decoder_spec is not None) or bool(sizes) != (self.decoder_weights is not None):
-            raise ValueError("a decoder belongs to a release with coded latents, and to no other")
-
-
-def pack(parts: ReleaseParts) -> bytes:
-    """The release file's bytes: the same parts give the same bytes."""
-    attributes, arrays = _content(parts)
-    return release_files.write(attributes, arrays)
-
-
-def size_without_weights(parts: ReleaseParts) -> int:
-    """Bytes of the file but for the arrays of weights, whose compression takes long; what they add does not depend on
-    the rest."""
-    attributes, arrays = _content(parts)
-    return len(release_files.write(attributes, {name: arrays[name] for name in ("cores", "labels")}))
-
-
-def _content(parts: ReleaseParts) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Attributes and arrays of the file."""
-    coded = list(parts.classes.values())
-    chunks = [_to_bytes(item) for item in coded]
-    forms: list[list[Any]] = []
-    rows = []
-    for name, item, chunk in zip(parts.classes, coded, chunks, strict=True):
-        form = _form(item)
-        if form not in forms:
-            forms.append(form)
-        rows.append([name, item.num_clips, len(chunk), forms.index(form)])
-    shared = parts.shared.angles if parts.shared is not None and _uses_shared(coded) else b""
-    attributes: dict[str, Any] = {
-        "dataset": parts.dataset,
-        "clip": [parts.shape.frames, parts.shape.stride, parts.shape.size],
-        "classes": rows,
-        "forms": forms,
-        "basis": len(shared),
-        "decoder": None if parts.decoder_spec is None else json.loads(parts.decoder_spec.to_json()),
-        "scheme": parts.scheme,
-        "provenance": dict(parts.provenance),
-    }
-    counts = [item.num_clips for item in coded]
-    arrays: dict[str, np.ndarray] = {
-        "cores": np.frombuffer(shared + b"".join(chunks), dtype=np.uint8),
-        "labels": np.repeat(np.arange(len(coded), dtype=np.uint16), counts),
-    }
-    if parts.decoder_weights is not None:
-        arrays["decoder"] = np.frombuffer(parts.decoder_weights.to_bytes(), dtype=np.uint8)
-    if parts.encoder:
-        arrays["encoder"] = np.frombuffer(parts.encoder, dtype=np.uint8)
-    return attributes, arrays
-
-
-def _to_bytes(coded: CodedClips) -> bytes:
-    return coded.data if isinstance(coded, CodedClass) else coded.to_bytes()
-
-
-def _form(coded: CodedClips) -> list[Any]:
-    """How a class is coded: what classes share is stored once."""
-    if isinstance(coded, CodedVideos):
-        return [_VIDEO]
-    return [coded.codec, list(coded.mode_sizes), list(coded.ranks), coded.step]
-
-
-def _uses_shared(coded: Sequence[CodedClips]) -> bool:
-    return any(isinstance(item, CodedClass) and class_coding.is_in_shared_basis(item) for item in coded)
 
 
 def read_ledger(path: Path) -> Ledger:
@@ -142,11 +64,11 @@ def read_ledger(path: Path) -> Ledger:
     metadata.
     """
     attributes, sizes = release_files.read_sizes(path)
-    lines = [LedgerLine(part, "", sizes[part]) for part in ("decoder", "encoder") if part in sizes]
+    lines = [LedgerLine(part, "", sizes[part]) for part in WEIGHTS if part in sizes]
     if attributes.get("basis"):
         lines.append(LedgerLine("basis", "", attributes["basis"]))
     lines += [LedgerLine("cores", row[0], row[2]) for row in attributes["classes"]]
-    lines.append(LedgerLine("labels", "", sizes["labels"]))
+    lines.append(LedgerLine("labels", "", sizes["labels"] + sizes.get("soft_labels", 0)))
     rest = path.stat().st_size - sum(line.num_bytes for line in lines)
     return Ledger((*lines, LedgerLine("metadata", "", rest)))
 
@@ -168,6 +90,7 @@ class Release:
         shared: the basis of classes that are coded in a shared one.
         scheme: which of the decoder's weights are integers.
         trusted_classes: autoencoder classes by import path whose code may be run to decode.
+        soft_levels: soft labels as stored, uint8 [N, K] (`soft_labels`); None where there are none.
     """
 
     path: Path
@@ -182,6 +105,7 @@ class Release:
     shared: SharedBasis | None = None
     scheme: Scheme = "channels"
     trusted_classes: tuple[str, ...] = ()
+    soft_levels: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def num_classes(self) -> int:
@@ -203,10 +127,43 @@ class Release:
         """What each byte of the file is for: columns part, class, bytes, share; the bytes add up to `stored_bytes`."""
         return read_ledger(self.path).table()
 
-    def dataset(self) -> "ReleaseDataset":
-        """The clips as a torch Dataset of (clip uint8 [T, 3, H, W], label int), by label and within it most diverse
-        first."""
-        return ReleaseDataset(self)
+    @property
+    def has_soft_labels(self) -> bool:
+        """Whether each clip also has probabilities of all classes."""
+        return self.soft_levels is not None
+
+    @property
+    def soft_labels(self) -> np.ndarray:
+        """Probabilities of the classes of each clip, float32 [N, K]; each row adds up to 1.
+
+        Raises:
+            ValueError: the release has none.
+        """
+        if self.soft_levels is None:
+            raise ValueError(
+                f"release {self.name} has no soft labels: use its hard ones, or make it again with soft_labels: true"
+            )
+        return soft_labels.dequantize(self.soft_levels)
+
+    @overload
+    def dataset(self, labels: Literal["hard"] = "hard") -> "ReleaseDataset": ...
+
+    @overload
+    def dataset(self, labels: Literal["soft"]) -> "SoftReleaseDataset": ...
+
+    def dataset(self, labels: Literal["hard", "soft"] = "hard") -> "ReleaseDataset | SoftReleaseDataset":
+        """The clips as a torch Dataset of (clip uint8 [T, 3, H, W], label), by label and within it most diverse first.
+
+        Args:
+            labels: "hard" gives each clip's class as int, "soft" the probabilities of all as float32 [K].
+
+        Raises:
+            ValueError: soft labels are asked for, and the release has none.
+        """
+        if labels not in ("hard", "soft"):
+            raise ValueError(f"got labels = {labels!r}; expected 'hard' or 'soft'")
+        dataset = ReleaseDataset(self)
+        return dataset if labels == "hard" else SoftReleaseDataset(dataset, self.soft_labels)
 
     def build_decoder(self) -> LatentDecoder:
         """The decoder with its quantised weights loaded, in float32.
@@ -264,6 +221,21 @@ class ReleaseDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         if self._decoder is None:
             self._decoder = self._release.build_decoder()
         return self._decoder.decode(self._release.latents(label), num_frames=self._release.shape.frames)
+
+
+class SoftReleaseDataset(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """The clips of a release with the probabilities of their classes."""
+
+    def __init__(self, dataset: ReleaseDataset, soft_labels_NK: np.ndarray) -> None:
+        self._dataset, self._soft_labels_NK = dataset, torch.from_numpy(soft_labels_NK)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Clip (uint8 [T, 3, H, W]) and probabilities (float32 [K])."""
+        clip_TCHW, _ = self._dataset[index]
+        return clip_TCHW, self._soft_labels_NK[index]
 
 
 def load_release(path: str | Path, *, trusted_classes: Sequence[str] = ()) -> Release:
@@ -326,6 +298,7 @@ def _build(path: Path, attributes: Mapping[str, Any], arrays: Mapping[str, np.nd
         decoder_data=arrays["decoder"].tobytes() if spec is not None else b"",
         shared=_shared_basis(data[:num_shared], coded),
         scheme=_scheme(attributes),
+        soft_levels=_soft_levels(arrays.get("soft_labels"), len(labels), len(names)),
     )
 
 
@@ -340,7 +313,7 @@ def _forms_and_classes(attributes: Mapping[str, Any]) -> tuple[list[Any], list[A
 
 
 def _read_class(form: Sequence[Any], count: int, data: bytes, shape: ClipShape) -> CodedClips:
-    if list(form) == [_VIDEO]:
+    if list(form) == [VIDEO]:
         videos = CodedVideos.from_bytes(data)
         found = (videos.num_clips, videos.num_frames, videos.height, videos.width)
         if found != (count, shape.frames, shape.size, shape.size):
@@ -372,6 +345,16 @@ def _shared_basis(angles: bytes, coded: Sequence[CodedClips]) -> SharedBasis | N
     basis = SharedBasis(sizes, angles)
     _ = basis.factors  # as many angles as the modes have
     return basis
+
+
+def _soft_levels(levels: np.ndarray | None, num_clips: int, num_classes: int) -> np.ndarray | None:
+    if levels is None:
+        return None
+    if len(levels) != num_clips * num_classes:
+        raise ReleaseError(f"{len(levels)} soft labels do not fit {num_clips} clips of {num_classes} classes")
+    levels_NK = levels.reshape(num_clips, num_classes)
+    soft_labels.check_levels(levels_NK)
+    return levels_NK
 
 
 def _scheme(attributes: Mapping[str, Any]) -> Scheme:

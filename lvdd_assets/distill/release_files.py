@@ -19,13 +19,15 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
 FORMAT = "lvdd-release"
-VERSION = 3
+VERSION = 4
 # Version 2 added 3D decoders, weights that are float16 but for linear layers, and the encoder; version 3 range-coded
-# classes, videos, and classes of several forms in one file.
-READABLE = (1, 2, 3)
+# classes, videos, and classes of several forms in one file; version 4 soft labels. A file bears the lowest version that
+# has what is in it.
+READABLE = (1, 2, 3, 4)
+_WITHOUT_SOFT_LABELS = 3
 
 # Arrays with their types, and whether each file has them.
-ARRAYS = {"cores": "uint8", "labels": "uint16", "decoder": "uint8", "encoder": "uint8"}
+ARRAYS = {"cores": "uint8", "labels": "uint16", "soft_labels": "uint8", "decoder": "uint8", "encoder": "uint8"}
 _REQUIRED = ("cores", "labels")
 _PLAIN = ("cores",)  # already as small as it gets; a second compression would only add its header
 
@@ -53,9 +55,10 @@ def write(attributes: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> by
         arrays: one-dimensional, of the types in `ARRAYS`, not empty.
     """
     entries: dict[str, Any] = {}
+    version = VERSION if "soft_labels" in arrays else _WITHOUT_SOFT_LABELS
     with zarr.config.set({"json_indent": None}):
         group = zarr.create_group(
-            store=MemoryStore(store_dict=entries), attributes={"format": FORMAT, "version": VERSION, **attributes}
+            store=MemoryStore(store_dict=entries), attributes={"format": FORMAT, "version": version, **attributes}
         )
         for name, data in arrays.items():
             # The chunk is written even where it is all fill value: what is absent could not be told from what was lost.
@@ -90,6 +93,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """
     with _open(path) as archive:
         attributes = _attributes(archive)
+        _check_entries(path, archive, attributes["version"])
         # The encoder is counted and never needed.
         names = [name for name in ARRAYS if name != "encoder" and f"{name}/c/0" in archive.namelist()]
         return attributes, {name: _read_array(archive, name) for name in names}
@@ -98,8 +102,10 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 def read_sizes(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """Attributes, and the bytes that each array's chunk takes in the file."""
     with _open(path) as archive:
+        attributes = _attributes(archive)
+        _check_entries(path, archive, attributes["version"])
         sizes = {info.filename: info.compress_size for info in archive.infolist()}
-        return _attributes(archive), {name: sizes[f"{name}/c/0"] for name in ARRAYS if f"{name}/c/0" in sizes}
+        return attributes, {name: sizes[f"{name}/c/0"] for name in ARRAYS if f"{name}/c/0" in sizes}
 
 
 def _open(path: Path) -> zipfile.ZipFile:
@@ -107,14 +113,21 @@ def _open(path: Path) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
         raise ReleaseError(f"{path} is no release: {error}") from error
-    names = [info.filename for info in archive.infolist()]
-    there = [name for name in ARRAYS if name in _REQUIRED or any(entry.startswith(f"{name}/") for entry in names)]
+    if "zarr.json" not in archive.namelist():
+        archive.close()
+        raise ReleaseError(f"{path} is no release: it has no zarr.json")
+    return archive
+
+
+def _check_entries(path: Path, archive: zipfile.ZipFile, version: int) -> None:
+    """Exactly the entries of a release; after its version, for a newer one may well have others."""
+    names = archive.namelist()
+    known = [name for name in ARRAYS if name != "soft_labels" or version > _WITHOUT_SOFT_LABELS]
+    there = [name for name in known if name in _REQUIRED or any(entry.startswith(f"{name}/") for entry in names)]
     expected = {"zarr.json"} | {f"{name}/{leaf}" for name in there for leaf in _LEAVES}
     if set(names) != expected or len(names) != len(expected):
-        archive.close()
         strange = sorted(set(names) ^ expected)[:3]
         raise ReleaseError(f"{path} is no release: entries {strange} are missing, unknown or double")
-    return archive
 
 
 def _read_json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:

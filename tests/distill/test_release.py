@@ -15,7 +15,7 @@ import zarr
 from torch.utils.data import DataLoader
 
 import lvdd_assets
-from lvdd_assets.distill import class_coding, tucker
+from lvdd_assets.distill import class_coding, release_files, soft_labels, tucker
 from lvdd_assets.distill.catalog import ClipShape
 from lvdd_assets.distill.quantization import dequantize, quantize_weights
 from lvdd_assets.distill.release import Release, ReleaseError, ReleaseParts, load_release, pack, read_ledger
@@ -172,14 +172,14 @@ def _edit(path: Path, entry: str, *route: object, value: object) -> None:
     _rezip(path, {entry: json.dumps(content).encode()})
 
 
-ATTRIBUTES = ("zarr.json", "attributes")
+ATTRIBUTES_VERSION = ("zarr.json", "attributes", "version")
 
 
 @pytest.mark.parametrize(
     ("entry", "route", "value", "message"),
     [
         ("zarr.json", ("attributes", "format"), "other", "this is no release"),
-        ("zarr.json", ("attributes", "version"), 4, "version 4, this package reads 1 to 3: upgrade"),
+        ("zarr.json", ("attributes", "version"), 5, "version 5, this package reads 1 to 4: upgrade"),
         ("zarr.json", ("attributes", "clip"), [4, 2, 10**6], "do not decode"),
         ("zarr.json", ("attributes", "classes", 0, 2), 10**9, "add up to"),
         ("zarr.json", ("attributes", "classes", 0, 1), 10**9, "labels do not fit"),
@@ -213,6 +213,104 @@ def test_strange_entries_are_refused(path: Path) -> None:
         path.write_bytes(good)
 
 
+def test_a_newer_file_is_told_by_its_version_whatever_else_is_in_it(path: Path) -> None:
+    _edit(path, *ATTRIBUTES_VERSION, value=5)
+    _rezip(path, {"novelty/zarr.json": b"{}", "novelty/c/0": b"x"})
+    for read in (load_release, read_ledger):
+        with pytest.raises(ReleaseError, match="version 5, this package reads 1 to 4: upgrade lvdd-assets"):
+            read(path)
+
+
+@pytest.fixture(scope="module")
+def soft_parts(parts: ReleaseParts) -> ReleaseParts:
+    generator = np.random.default_rng(1)
+    levels = {name: soft_labels.quantize(generator.dirichlet([0.5, 0.5], size=9)) for name in COUNTS}
+    return replace(parts, soft_labels=levels)
+
+
+@pytest.fixture
+def soft_path(soft_parts: ReleaseParts, tmp_path: Path) -> Path:
+    file = tmp_path / "soft.zarr.zip"
+    file.write_bytes(pack(soft_parts))
+    return file
+
+
+def test_soft_labels_come_back_with_their_clips(soft_parts: ReleaseParts, soft_path: Path) -> None:
+    release = load_release(soft_path)
+    expected = np.concatenate(
+        [soft_labels.dequantize(soft_parts.soft_labels[name][:count]) for name, count in COUNTS.items()]
+    )
+    np.testing.assert_array_equal(release.soft_labels, expected)
+    hard, soft = release.dataset(), release.dataset(labels="soft")
+    assert len(soft) == 5
+    for index in (0, 4, -2):
+        clip, label = soft[index]
+        assert torch.equal(clip, hard[index][0])
+        assert (label.dtype, tuple(label.shape)) == (torch.float32, (2,))
+        np.testing.assert_array_equal(label, expected[index])
+    with pytest.raises(IndexError):
+        soft[5]
+    clips, labels = next(iter(DataLoader(soft, batch_size=5)))
+    assert (clips.shape, labels.shape) == ((5, 4, 3, 32, 32), (5, 2))
+    torch.testing.assert_close(labels.sum(1), torch.ones(5))
+    assert [label for _, label in hard] == [0, 0, 0, 1, 1]  # the default has not changed
+
+
+def test_soft_labels_are_counted_as_labels(path: Path, soft_path: Path) -> None:
+    plain, soft = (
+        {line.part: line.num_bytes for line in read_ledger(file).lines if line.part != "cores"}
+        for file in (path, soft_path)
+    )
+    assert soft["labels"] - plain["labels"] >= 5  # ten levels, of which half say all, and zstd's frame
+    assert read_ledger(soft_path).total == soft_path.stat().st_size
+    assert soft.keys() == plain.keys()
+
+
+def test_only_files_with_soft_labels_are_of_version_4(path: Path, soft_path: Path) -> None:
+    versions = []
+    for file in (path, soft_path):
+        with zipfile.ZipFile(file) as archive:
+            versions.append(json.loads(archive.read("zarr.json"))["attributes"]["version"])
+    assert versions == [3, 4]
+
+
+def test_a_release_without_soft_labels_says_so(path: Path) -> None:
+    release = load_release(path)
+    assert not release.has_soft_labels
+    with pytest.raises(ValueError, match=r"release videos has no soft labels.*soft_labels: true"):
+        release.dataset(labels="soft")
+    with pytest.raises(ValueError, match="'fuzzy'; expected 'hard' or 'soft'"):
+        release.dataset(labels="fuzzy")  # type: ignore[call-overload]
+
+
+def test_lies_about_soft_labels_are_refused(soft_path: Path) -> None:
+    good = soft_path.read_bytes()
+    _edit(soft_path, *ATTRIBUTES_VERSION, value=3)  # version 3 had none
+    with pytest.raises(ReleaseError, match=r"soft_labels.*unknown"):
+        load_release(soft_path)
+    soft_path.write_bytes(good)
+    _edit(soft_path, "soft_labels/zarr.json", "shape", value=[10**12])
+    with pytest.raises(ReleaseError, match="claims 1000000000000 values"):
+        load_release(soft_path)
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (np.full(8, 255, dtype=np.uint8), "8 soft labels do not fit 5 clips of 2 classes"),
+        (np.full(10, 200, dtype=np.uint8), "largest level of row 0 is 200"),
+        (np.zeros(10, dtype=np.uint8), "largest level of row 0 is 0"),
+    ],
+)
+def test_soft_labels_that_cannot_be_are_refused(path: Path, tmp_path: Path, levels: np.ndarray, message: str) -> None:
+    attributes, arrays = release_files.read(path)
+    del attributes["format"], attributes["version"]
+    forged = tmp_path / "forged.zarr.zip"
+    forged.write_bytes(release_files.write(attributes, {**arrays, "soft_labels": levels}))
+    with pytest.raises(ReleaseError, match=message):
+        load_release(forged)
+
+
 def test_cut_files_are_refused(path: Path) -> None:
     data = path.read_bytes()
     for length in (0, 1, 100, len(data) // 2, len(data) - 1):
@@ -241,16 +339,6 @@ def test_flipped_bits_never_pass_as_another_kind_of_error(path: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no release file at"):
         load_release(tmp_path / "absent.zip")
-
-
-def test_parts_must_agree(parts: ReleaseParts) -> None:
-    other = replace(parts.classes["läuft"], mode_sizes=(4, 4, 8, 8))
-    with pytest.raises(ValueError, match="latents of one shape"):
-        replace(parts, classes={**parts.classes, "läuft": other})
-    with pytest.raises(ValueError, match="a decoder belongs to a release with coded latents"):
-        replace(parts, decoder_spec=None)
-    with pytest.raises(ValueError, match="at least one class"):
-        replace(parts, classes={})
 
 
 def _latent_parts(folder: Path, **changes: object) -> ReleaseParts:

@@ -23,10 +23,17 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     weights = np.arange(1000, dtype=np.uint8)
     attributes, arrays = release_files.read(_file(tmp_path, decoder=weights, encoder=weights))
     assert {key: attributes[key] for key in ATTRIBUTES} == ATTRIBUTES
-    assert attributes["version"] == release_files.VERSION
+    assert attributes["version"] == 3  # the lowest that has what is in it
     assert set(arrays) == {"cores", "labels", "decoder"}  # the encoder is counted and never read
     np.testing.assert_array_equal(arrays["cores"], ARRAYS["cores"])
     np.testing.assert_array_equal(arrays["labels"], [0, 0])  # nothing but the fill value, and still there
+
+
+def test_soft_labels_make_it_the_next_version(tmp_path: Path) -> None:
+    levels = np.array([255, 0, 3, 255], dtype=np.uint8)
+    attributes, arrays = release_files.read(_file(tmp_path, soft_labels=levels))
+    assert attributes["version"] == release_files.VERSION == 4
+    np.testing.assert_array_equal(arrays["soft_labels"], levels)
 
 
 def test_same_content_same_bytes() -> None:

@@ -1,0 +1,85 @@
+"""What goes into a release must agree with itself; soft labels follow the clips that are kept."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lvdd_assets.distill import class_coding, release_files, tucker
+from lvdd_assets.distill.catalog import ClipShape
+from lvdd_assets.distill.quantization import quantize_weights
+from lvdd_assets.distill.release_parts import ReleaseParts, pack, size_without_weights
+from lvdd_assets.distill.soft_labels import quantize
+from lvdd_assets.distill.vae import load_autoencoder
+
+COUNTS = {"jump high": 5, "läuft": 3}
+
+
+def _coders() -> dict[str, class_coding.ClassCoder]:
+    generator = np.random.default_rng(0)
+    return {
+        name: class_coding.ClassCoder(tucker.decompose(generator.normal(size=(count, 4, 4, 4, 4)).astype(np.float32)))
+        for name, count in COUNTS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def parts() -> ReleaseParts:
+    vae = load_autoencoder("embedded-2d")
+    classes = {name: coder.encode(0.25) for name, coder in _coders().items()}
+    return ReleaseParts("videos", ClipShape(4, 2, 32), classes, vae.decoder_spec, quantize_weights(vae.decoder()))
+
+
+@pytest.fixture(scope="module")
+def levels() -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(1)
+    return {name: quantize(generator.dirichlet([1, 1], size=count)) for name, count in COUNTS.items()}
+
+
+def _arrays(parts: ReleaseParts, folder: Path) -> dict[str, np.ndarray]:
+    path = folder / "a.zarr.zip"
+    path.write_bytes(pack(parts))
+    return release_files.read(path)[1]
+
+
+def test_parts_must_agree(parts: ReleaseParts) -> None:
+    other = replace(parts.classes["läuft"], mode_sizes=(4, 4, 8, 8))
+    with pytest.raises(ValueError, match="latents of one shape"):
+        replace(parts, classes={**parts.classes, "läuft": other})
+    with pytest.raises(ValueError, match="a decoder belongs to a release with coded latents"):
+        replace(parts, decoder_spec=None)
+    with pytest.raises(ValueError, match="at least one class"):
+        replace(parts, classes={})
+
+
+def test_weights_add_the_same_whatever_else_is_in_it(parts: ReleaseParts, levels: dict[str, np.ndarray]) -> None:
+    soft = replace(parts, soft_labels=levels)
+    assert len(pack(soft)) - size_without_weights(soft) == len(pack(parts)) - size_without_weights(parts)
+    # A header, a chunk and two entries of the zip, and as many bytes as levels at most.
+    assert 200 < size_without_weights(soft) - size_without_weights(parts) < 1000 + sum(map(np.size, levels.values()))
+
+
+def test_soft_labels_of_the_clips_that_are_kept_are_kept(
+    parts: ReleaseParts, levels: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    whole = _arrays(replace(parts, soft_labels=levels), tmp_path)["soft_labels"]
+    np.testing.assert_array_equal(whole, np.concatenate(list(levels.values())).ravel())
+    fewer = {name: coder.encode(0.25, num_clips=2) for name, coder in _coders().items()}
+    kept = _arrays(replace(parts, classes=fewer, soft_labels=levels), tmp_path)["soft_labels"]
+    np.testing.assert_array_equal(kept, np.concatenate([rows[:2] for rows in levels.values()]).ravel())
+    assert "soft_labels" not in _arrays(parts, tmp_path)
+
+
+def test_soft_labels_must_fit(parts: ReleaseParts, levels: dict[str, np.ndarray]) -> None:
+    with pytest.raises(ValueError, match="class 'läuft' has no soft labels; expected levels of all 2 classes"):
+        replace(parts, soft_labels={"jump high": levels["jump high"]})
+    with pytest.raises(
+        ValueError, match=r"'läuft' has 3 clips and soft labels \[2, 2\]; expected at least 3 rows of 2"
+    ):
+        replace(parts, soft_labels={**levels, "läuft": levels["läuft"][:2]})
+    three = np.full((3, 3), 255, dtype=np.uint8)
+    with pytest.raises(ValueError, match=r"soft labels \[3, 3\]; expected at least 3 rows of 2 classes"):
+        replace(parts, soft_labels={**levels, "läuft": three})
+    with pytest.raises(ValueError, match="largest level of row 0 is 0"):
+        replace(parts, soft_labels={**levels, "läuft": np.zeros((3, 2), dtype=np.uint8)})
