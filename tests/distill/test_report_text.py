@@ -1,9 +1,10 @@
+import dataclasses
 import re
 
 import pytest
 
-from lvdd_assets.distill.report_text import summary_table, verdict
-from tests.distill.report_examples import USUAL, make_report, make_row
+from lvdd_assets.distill.report_text import duration, spread, summary_table, verdict
+from tests.distill.report_examples import USUAL, make_many_classes, make_report, make_rich, make_row
 
 VERDICTS = {
     "usual": (
@@ -57,3 +58,58 @@ def test_the_terminals_table_has_bytes_classes_and_accuracies() -> None:
     assert verdict(USUAL) == lines[-1]
     table = [line for line in lines if line.startswith(("full data", "this release", "plain video"))]
     assert len({len(line) for line in table}) == 1
+
+
+def test_the_verdict_names_the_best_subset_in_as_many_bytes() -> None:
+    text = "Best of 5 subsets, k-means, AV1 (153 kB): 82.0 %, 6.0 points less, which is within the noise of 100 test"
+    assert text in verdict(make_rich())
+    rows = (*USUAL.rows, make_row("random, AV1", [50, 50], "subset", 150_000))
+    data = dataclasses.replace(USUAL, rows=rows)
+    assert "Random, AV1 (150 kB): 100.0 %, 12.0 points more: the subset is better here." in verdict(data)
+
+
+@pytest.mark.parametrize(
+    ("hits", "stored_bytes", "told"),
+    [([50, 50], 150_000, True), ([50, 50], 156_000, False), ([38, 38], 150_000, False), ([1, 2], 150_000, False)],
+    ids=["better", "better with more bytes", "the same", "worse"],
+)
+def test_another_recipe_is_told_of_where_it_beats_the_release(hits: list[int], stored_bytes: int, told: bool) -> None:
+    rows = (*USUAL.rows, make_row("paper recipe", hits, "recipe", stored_bytes))
+    text = verdict(dataclasses.replace(USUAL, rows=rows))
+    assert ("Paper recipe (150 kB): 100.0 %, 12.0 points more: it is better here." in text) is told
+    assert ("Paper recipe" in text) is told
+
+
+def test_a_report_by_top_5_speaks_of_top_5() -> None:
+    data = dataclasses.replace(make_many_classes(50), metric="top5")
+    assert "trains to 100.0 % top-5, no less than full data's 100.0 %." in verdict(data)
+    assert verdict(data).endswith("Top-5 on 200 test clips, one seed; chance is 10.0 %.")
+
+
+def test_the_terminals_table_says_what_was_not_run() -> None:
+    assert "\n\nk-center, H.264: not run: no clip fits in 2.50 kB\n\n" in summary_table(make_rich())
+    assert "not run" not in summary_table(USUAL)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (200, "3 min 20 s"),
+        (3597, "59 min 57 s"),
+        (3599, "1 h 0 min"),
+        (4320, "1 h 12 min"),
+        (90_000, "25 h 0 min"),
+    ],
+)
+def test_durations_have_two_units_at_most(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_one_seed_has_no_spread() -> None:
+    assert spread(0.5, 0.0, 1) == "50.0 %"
+    assert spread(0.5, 0.0123, 3) == "50.0 ± 1.2 %"
