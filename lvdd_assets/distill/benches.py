@@ -70,6 +70,11 @@ class Bench:
         """Recipe codec's encodings."""
         return video_ladders(self.originals) if self.stored_ladders is None else self.stored_ladders
 
+    @property
+    def has_ladders(self) -> bool:
+        """Whether `ladders` is there already."""
+        return self.stored_ladders is not None or "ladders" in vars(self)
+
     @functools.cached_property
     def full(self) -> TrainingSet:
         """All train clips."""

@@ -6,11 +6,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from lvdd_assets.distill import cost_tables, paper
+from lvdd_assets.distill import benches, cost_tables, paper
 from lvdd_assets.distill.candidates import CODEC, PAPER, TIGHT
 from lvdd_assets.distill.cost_tables import contrast, contrast_of, frame_contrast, measure_stages, peak_memory, runtime
 from lvdd_assets.distill.measuring import Stage, measure
-from lvdd_assets.distill.training_sets import OriginalClips, TrainingSet
+from lvdd_assets.distill.training_sets import OriginalClips, Originals, TrainingSet
+from lvdd_assets.distill.video_coding import VideoLadder
 from tests.distill.tiny_benches import bench_of, quick_ladders, small_bench
 from tests.distill.tiny_originals import make_originals
 
@@ -84,16 +85,18 @@ def test_contrast_table_compares_the_same_clips_and_still_clips_have_none() -> N
 
 
 def test_stages_are_really_run_and_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stage that takes 60 MB more shows it, and no other does."""
+    """A stage that takes 60 MB more shows it; what it made stays, and is not made again."""
     taken = []
 
-    def ladders(originals: object) -> None:
+    def ladders(originals: Originals) -> dict[str, VideoLadder]:
         taken.append(np.ones(60_000_000, dtype=np.uint8).sum())
+        return dict(BENCH.ladders)
 
-    monkeypatch.setattr(cost_tables, "video_ladders", ladders)
+    monkeypatch.setattr(benches, "video_ladders", ladders)
     with measure("probe") as probe:
         pass
-    stages = measure_stages(BENCH, allowed=BENCH.allowed(Fraction(1)))
+    bench = replace(BENCH, stored_ladders=None)
+    stages = measure_stages(bench, allowed=BENCH.allowed(Fraction(1)))
     names = [stage.name for stage in stages]
     assert names == [
         "select clips (k-DPP on latents)",
@@ -102,11 +105,13 @@ def test_stages_are_really_run_and_measured(monkeypatch: pytest.MonkeyPatch) -> 
         "decode all clips (recipe tight)",
         "encode video at all rates (recipe codec)",
     ]
-    assert taken == [60_000_000]
     assert all(stage.seconds > 0 for stage in stages)
     if probe.peak_bytes is not None:
         assert stages[-1].grown_bytes is not None
         assert stages[-1].grown_bytes > 55_000_000
+    assert bench.ladders == BENCH.ladders
+    assert [stage.name for stage in measure_stages(bench, allowed=100)] == names[:3]  # nothing fits, nothing to decode
+    assert taken == [60_000_000]
 
 
 def test_tables_of_cost_hold_every_stage_and_say_what_was_not_measured() -> None:
