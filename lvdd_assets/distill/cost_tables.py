@@ -128,7 +128,8 @@ def peak_memory(benches: Sequence[Bench], measured: Mapping[str, Sequence[Stage]
     ]
     known = ", ".join(f"{method} {size:,} MiB" for method, size in paper.PEAK_GPU_MEMORY_MEBIBYTES.items())
     notes = (
-        "Peak is the process's resident memory, libraries included; added is what lies above its start.",
+        "Peak is the process's resident memory, libraries and what it holds from before included; added is what lies "
+        "above the stage's start.",
         f"Published, of the GPU and for a dataset that is not on record, so not the same thing: {known}.",
     )
     columns = ("dataset", "stage", "peak, MiB", "added, MiB", "GPU peak, MiB")
