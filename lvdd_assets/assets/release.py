@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 from tqdm import tqdm
 
@@ -21,8 +22,10 @@ from lvdd_assets.distill.decoder_specs import DecoderSpec
 from lvdd_assets.distill.devices import find_device
 from lvdd_assets.distill.filling import Source, fill_with_latents, fill_with_videos
 from lvdd_assets.distill.latent_decoders import build_decoder
+from lvdd_assets.distill.protocols import named_protocol
 from lvdd_assets.distill.quantization import QuantizedWeights, Scheme, read_weights
 from lvdd_assets.distill.release import SUFFIX, CodedClips, ReleaseParts, load_release, pack, package_version
+from lvdd_assets.distill.soft_labels import DEFAULT_TEMPERATURE, quantize, train_teacher
 from lvdd_assets.distill.stores import FileStore
 from lvdd_assets.distill.utility import decode_judged, judged_positions, train_judge
 from lvdd_assets.distill.vae_folders import own_classes
@@ -45,6 +48,24 @@ class ReleaseConfig(dg.Config):
             "rather than coded still coarser."
         ),
     )
+    soft_labels: bool = Field(
+        default=False,
+        description=(
+            "Also keep, for each clip, the probabilities of all classes by a teacher that is trained on all train "
+            "clips. They take up to one byte a clip and class out of the budget, as labels."
+        ),
+    )
+    temperature: float = Field(
+        default=DEFAULT_TEMPERATURE,
+        gt=0,
+        description="Soft labels: the teacher's logits are divided by it; above 1 unlikely classes get more.",
+    )
+    teacher_epochs: int | None = Field(
+        default=None,
+        ge=1,
+        description="Soft labels: the teacher's passes over the train clips. Unset: the quick protocol's.",
+    )
+    teacher_seed: int = Field(default=0, ge=0, description="Soft labels: seed of the teacher's training.")
 
 
 def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
@@ -53,7 +74,12 @@ def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
     return {"budget": budget, "frames": shape.frames, "stride": shape.stride, "size": shape.size}
 
 
+Levels = Mapping[str, NDArray[np.uint8]] | None
+"""Soft labels of each class's selected clips, in their order; None where labels are hard only."""
+
+
 def _provenance(task: Task) -> dict[str, Any]:
+    soft = {name: task.config[name] for name in ("temperature", "teacher_epochs", "teacher_seed")}
     return {
         "lvdd_assets": package_version(),
         "release": task.fingerprint[:_SHORT],
@@ -61,6 +87,7 @@ def _provenance(task: Task) -> dict[str, Any]:
         "vae": Path(task.dataset.vae).name,
         "inputs": {name: fingerprint[:_SHORT] for name, fingerprint in task.inputs.items()},
         "budget": task.settings["registry"]["budget"],
+        **({"soft_labels": soft} if task.config["soft_labels"] else {}),
     }
 
 
@@ -91,21 +118,51 @@ def _read_decoder(task: Task) -> _Decoder:
     return _Decoder(spec, weights, scheme, stored.read("encoder").tobytes() if stored.num_rows("encoder") else b"")
 
 
+def _soft_labels(task: Task) -> tuple[Levels, dict[str, Any]]:
+    """Levels of all selected clips by a teacher trained on all train clips, and its figures; none unless asked for."""
+    if not task.config["soft_labels"]:
+        return None, {}
+    clips = [task.open("raw_clips", name).read("train") for name in task.class_names]
+    labels = np.repeat(np.arange(len(clips)), [len(of_class) for of_class in clips])
+    protocol = named_protocol("quick", len(labels), epochs=task.config["teacher_epochs"])
+    with tqdm(desc="teacher", unit="update", disable=not sys.stderr.isatty()) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        teacher = train_teacher(
+            np.concatenate(clips),
+            labels,
+            num_classes=len(clips),
+            protocol=protocol,
+            seed=task.config["teacher_seed"],
+            device=find_device(task.device),
+            progress=show,
+        )
+    levels, agree = {}, []
+    for label, (name, of_class) in enumerate(zip(task.class_names, clips, strict=True)):
+        kept = of_class[task.open("dpp_subsets", name).read("items")]
+        levels[name] = quantize(teacher.label(kept, temperature=task.config["temperature"]))
+        agree += list(levels[name].argmax(axis=1) == label)
+    return levels, {"teacher_agrees": float(np.mean(agree))}
+
+
 def _build(
-    task: Task, decoder: _Decoder, classes: Mapping[str, CodedClips], shared: SharedBasis | None = None
+    task: Task, decoder: _Decoder, levels: Levels, classes: Mapping[str, CodedClips], shared: SharedBasis | None = None
 ) -> ReleaseParts:
     name, shape = task.dataset.name, task.dataset.shape
     parts = ReleaseParts(name, shape, classes, decoder.spec, decoder.weights, _provenance(task), decoder.scheme)
-    return replace(parts, encoder=decoder.encoder, shared=shared)
+    return replace(parts, encoder=decoder.encoder, shared=shared, soft_labels=levels)
 
 
-def _fill_paper(task: Task, allowed: int) -> _Filled:
+def _fill_paper(task: Task, allowed: int, levels: Levels) -> _Filled:
     """The one coding that the recipe fixes: it is written as it is, and the budget check judges it."""
     classes = {name: class_stores.read_coded(task.open("hosvd_cores", name)) for name in task.class_names}
-    return _Filled(_build(task, _read_decoder(task), classes), {"step": 0.0})
+    return _Filled(_build(task, _read_decoder(task), levels, classes), {"step": 0.0})
 
 
-def _fill_tight(task: Task, allowed: int) -> _Filled:
+def _fill_tight(task: Task, allowed: int, levels: Levels) -> _Filled:
     sources = {}
     for name in task.class_names:
         cores = task.open("hosvd_cores", name)
@@ -115,7 +172,7 @@ def _fill_tight(task: Task, allowed: int) -> _Filled:
     with tqdm(desc="release", bar_format="{desc}: {postfix} [{elapsed}]", disable=not sys.stderr.isatty()) as bar:
         parts, fit = fill_with_latents(
             sources,
-            functools.partial(_build, task, _read_decoder(task)),
+            functools.partial(_build, task, _read_decoder(task), levels),
             allowed=allowed,
             coarsest=task.config["coarsest_step"],
             progress=bar.set_postfix_str,
@@ -123,12 +180,13 @@ def _fill_tight(task: Task, allowed: int) -> _Filled:
     return _Filled(parts, {"step": fit.step, "clip_share": fit.share, "finest_kept": fit.step <= FINEST_STEP})
 
 
-def _fill_codec(task: Task, allowed: int) -> _Filled:
+def _fill_codec(task: Task, allowed: int, levels: Levels) -> _Filled:
     ladders = {name: class_stores.read_videos(task.open("hosvd_cores", name)) for name in task.class_names}
     provenance = _provenance(task)
 
     def build(classes: Mapping[str, CodedClips], _shared: SharedBasis | None) -> ReleaseParts:
-        return ReleaseParts(task.dataset.name, task.dataset.shape, classes, None, None, provenance)
+        parts = ReleaseParts(task.dataset.name, task.dataset.shape, classes, None, None, provenance)
+        return replace(parts, soft_labels=levels)
 
     parts = fill_with_videos(ladders, build, allowed=allowed)
     kept = sum(coded.num_clips for coded in parts.classes.values())
@@ -140,13 +198,13 @@ def _fill_codec(task: Task, allowed: int) -> _Filled:
     return _Filled(parts, figures)
 
 
-def _fill_auto(task: Task, allowed: int) -> _Filled:
+def _fill_auto(task: Task, allowed: int, levels: Levels) -> _Filled:
     """Latents or video, whichever keeps more of what a network sees of the clips; video alone where only that fits."""
     tried: dict[str, _Filled] = {}
     errors = []
     for name, fill in (("latents", _fill_tight), ("video", _fill_codec)):
         try:
-            tried[name] = fill(task, allowed)
+            tried[name] = fill(task, allowed, levels)
         except BudgetError as error:
             errors.append(f"as {name}: {error}")
     if not tried:
@@ -179,7 +237,7 @@ def _signal_kept(task: Task, candidates: Mapping[str, ReleaseParts]) -> dict[str
     return kept
 
 
-_FILL: Mapping[str, Callable[[Task, int], _Filled]] = {
+_FILL: Mapping[str, Callable[[Task, int, Levels], _Filled]] = {
     "paper": _fill_paper,
     "tight": _fill_tight,
     "codec": _fill_codec,
@@ -189,7 +247,8 @@ _FILL: Mapping[str, Callable[[Task, int], _Filled]] = {
 
 def _compute(task: Task) -> None:
     allowed = allowed_bytes(task.dataset.budget, num_classes=len(task.class_names), shape=task.dataset.shape)
-    filled = _FILL[task.dataset.recipe](task, allowed)
+    levels, teacher = _soft_labels(task)
+    filled = _FILL[task.dataset.recipe](task, allowed, levels)
     data = pack(filled.parts)
     name = f"{task.dataset.name}{SUFFIX}"
     with tempfile.TemporaryDirectory() as folder:
@@ -205,6 +264,7 @@ def _compute(task: Task) -> None:
         "used_share": len(data) / allowed,
         "num_clips": release.num_clips,
         **filled.figures,
+        **teacher,
         "verdict": _verdict(len(data), allowed, filled),
         "ledger": [{str(key): value for key, value in row.items()} for row in ledger],
     }
@@ -237,6 +297,8 @@ STEP = Step(
         "lvdd_assets.distill.allocation",
         "lvdd_assets.distill.filling",
         "lvdd_assets.distill.utility",
+        "lvdd_assets.distill.soft_labels",
+        "lvdd_assets.distill.release_parts",
         "lvdd_assets.distill.release_files",
         "lvdd_assets.distill.release",
         __name__,

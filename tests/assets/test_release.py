@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lvdd_assets import load_release
 from lvdd_assets.distill.budget import FINEST_STEP
+from lvdd_assets.distill.protocols import named_protocol
 from lvdd_assets.distill.release import Release
+from lvdd_assets.distill.soft_labels import train_teacher
+from lvdd_assets.distill.stores import ZarrStore
 from tests.conftest import Chain, MakeChain, failure, metadata
 
 
@@ -107,6 +111,47 @@ def test_recipe_auto_picks_what_keeps_more_signal(finished: MakeChain, budget: s
         assert set(kept) == {"latents", "video"}
         assert 0 < min(kept.values()) <= max(kept.values()) <= 1
     assert _load(chain).stored_bytes <= int(float(budget[:-2]) * 1000)
+
+
+SOFT = {"release": {"soft_labels": True, "teacher_epochs": 2}}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "budget"),
+    [("tight", "{bytes: 47500}"), ("codec", "{bytes: 4kB}"), ("paper", "{ipc: 1}"), ("auto", "{bytes: 6kB}")],
+)
+def test_soft_labels_are_paid_for_out_of_the_budget(finished: MakeChain, recipe: str, budget: str) -> None:
+    chain = finished(recipe=recipe, budget=budget)
+    result = chain.materialize("quantized_vae", "release", config=SOFT)
+    assert result.success, failure(result)
+    release, figures = _load(chain), metadata(result, "release", "tiny")
+    assert release.stored_bytes <= figures["allowed_bytes"]
+    assert int(release.ledger["bytes"].sum()) == release.stored_bytes
+    assert release.soft_labels.shape == (release.num_clips, 2)
+    clip, label = release.dataset(labels="soft")[0]
+    assert (tuple(clip.shape), tuple(label.shape)) == ((8, 3, 48, 48), (2,))
+    assert 0 <= figures["teacher_agrees"] <= 1
+    assert release.provenance["soft_labels"] == {"temperature": 2.0, "teacher_epochs": 2, "teacher_seed": 0}
+
+
+def test_soft_labels_are_the_teachers_of_the_kept_clips(finished: MakeChain) -> None:
+    """The same teacher again, asked about the originals of the clips that the file holds, in their order."""
+    chain = finished()
+    assert not _load(chain).has_soft_labels
+    assert chain.materialize("release", config=SOFT).success
+    names = ("grow", "move_left")
+    stores = {step: ZarrStore(chain.workspace.data_root, step) for step in ("raw_clips", "dpp_subsets")}
+    train = [stores["raw_clips"].open(f"tiny/{name}").read("train") for name in names]
+    labels = np.repeat([0, 1], [len(clips) for clips in train])
+    protocol = named_protocol("quick", len(labels), epochs=2)
+    teacher = train_teacher(np.concatenate(train), labels, num_classes=2, protocol=protocol, seed=0)
+    kept = [
+        clips[stores["dpp_subsets"].open(f"tiny/{name}").read("items")]
+        for name, clips in zip(names, train, strict=True)
+    ]
+    expected = teacher.label(np.concatenate(kept), temperature=2.0)
+    # A level is half a step wide, and more threads may have trained the teacher in the run.
+    np.testing.assert_allclose(_load(chain).soft_labels, expected, atol=0.01)
 
 
 def test_a_lost_file_is_made_again(finished: MakeChain) -> None:
