@@ -6,11 +6,12 @@ What is computed belongs to the assets, what is skipped to `incremental`; here s
 
 import base64
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import dagster as dg
 
-from lvdd_assets.distill.stores import FileStore, ZarrStore
+from lvdd_assets.distill.stores import FileStore
 from lvdd_assets.incremental import Outcome, Pipeline, StepError
 
 # Above this many partitions in a run, previews would swamp the event log.
@@ -67,22 +68,21 @@ def _describe(pipeline: Pipeline, outcome: Outcome, *, with_preview: bool) -> di
         elif value is not None:
             metadata[name] = dict(value) if isinstance(value, Mapping) else value
     if with_preview:
-        picture = _preview(pipeline, outcome)
-        if picture:
+        for name, picture in _pictures(pipeline, outcome).items():
             text = base64.b64encode(picture).decode()
             kind = "jpeg" if picture.startswith(b"\xff\xd8") else "png"
-            metadata["preview"] = dg.MetadataValue.md(f"![preview](data:image/{kind};base64,{text})")
+            metadata[name] = dg.MetadataValue.md(f"![{name}](data:image/{kind};base64,{text})")
     return metadata
 
 
-def _preview(pipeline: Pipeline, outcome: Outcome) -> bytes:
+def _pictures(pipeline: Pipeline, outcome: Outcome) -> dict[str, bytes]:
+    """Pictures that a partition stores, by name: those of its files, or its preview."""
     store = pipeline.step(outcome.step).store(pipeline.workspace.data_root)
     if isinstance(store, FileStore):
-        names = [name for name in outcome.commit.files if name.endswith("preview.png")]
-        return store.path(names[0]).read_bytes() if names else b""
-    assert isinstance(store, ZarrStore)
+        names = [name for name in outcome.commit.files if name.endswith(".png")]
+        return {PurePosixPath(name).stem: store.path(name).read_bytes() for name in names}
     partition = store.open(outcome.key)
-    return partition.read("preview").tobytes() if partition.num_rows("preview") else b""
+    return {"preview": partition.read("preview").tobytes()} if partition.num_rows("preview") else {}
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:

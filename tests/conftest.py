@@ -47,7 +47,7 @@ from lvdd_assets.partitions import BY_CLASS, BY_DATASET  # noqa: E402
 from lvdd_assets.resources import Workspace  # noqa: E402
 
 CLASS_ASSETS = ("raw_clips", "latents", "dpp_subsets", "hosvd_cores")
-QUICK = {"eval_report": {"epochs": 1, "batch_size": 4, "video_codec": "h264"}}
+QUICK = {"eval_report": {"epochs": 1, "batch_size": 4, "rivals": ["video"]}}
 
 
 def pytest_sessionfinish() -> None:

@@ -15,7 +15,7 @@ def test_report_and_scores_are_written(finished: MakeChain) -> None:
     assert "tiny" in page
     assert "data:image/png;base64," in page
     scores = pd.read_csv(folder / "scores.csv")
-    assert scores["row"].tolist() == ["full data", "this release", "the same bytes as H.264"]
+    assert scores["row"].tolist() == ["full data", "this release", "the same bytes as AV1"]
     assert scores["num_updates"].nunique() == 1
     assert scores["train_clips"].tolist()[:2] == [10, 6]
     assert scores["top1"].between(0, 1).all()

@@ -1,0 +1,104 @@
+"""`lvdd demo` and `lvdd run`: the whole chain through Dagster, in this process."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lvdd_assets.cli.terminal import progress_bar, sentences, short
+from lvdd_assets.resources import workspace_from_environment
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+
+@click.command()
+def demo() -> None:
+    """Render the demo dataset, run the whole chain on it, and print what it cost and what it is worth.
+
+    What is there already is not made again.
+    """
+    from lvdd_assets.distill.demo import render_dataset
+
+    with sentences():
+        spec = workspace_from_environment().catalog().dataset("demo")
+        with progress_bar("render demo videos", "clip") as progress:
+            num_rendered = render_dataset(spec.root, progress=progress)
+        if num_rendered:
+            click.echo(f"rendered {num_rendered} videos below {short(spec.root)}")
+    _run_chain("demo")
+
+
+@click.command()
+@click.argument("dataset", default="default")
+def run(dataset: str) -> None:
+    """Run the whole chain on DATASET (of the registry), recomputing only what is stale."""
+    _run_chain(dataset)
+
+
+def _run_chain(dataset: str) -> None:
+    """Both jobs of the chain through Dagster in this process, then the report's table."""
+    start = time.monotonic()
+    # Dagster reads the same registry and data root; its definitions are loaded now, when the videos are there.
+    with sentences():
+        import dagster as dg
+
+        from lvdd_assets.automation import distill_classes, release_dataset
+        from lvdd_assets.definitions import defs
+        from lvdd_assets.distill.stores import FileStore
+        from lvdd_assets.partitions import BY_CLASS, BY_DATASET
+
+        workspace = workspace_from_environment()
+        name = workspace.catalog().dataset(dataset).name
+        home = os.environ.get("DAGSTER_HOME") or str(Path.cwd())
+        if not (Path(home) / "dagster.yaml").exists():
+            raise ValueError(f"no dagster.yaml in {home}: run lvdd from the project's folder, or set DAGSTER_HOME")
+        with dg.DagsterInstance.from_config(home) as instance:
+            for job, partitions in ((distill_classes, BY_CLASS), (release_dataset, BY_DATASET)):
+                partitions.validate_partition_key(name, None)
+                _run_job(defs.resolve_job_def(job.name), partitions.get_tags_for_partition_key(name), instance)
+        commit = FileStore(workspace.data_root, "eval_report").commit_of(name)
+        release = FileStore(workspace.data_root, "release").commit_of(name)
+        assert commit is not None
+        assert release is not None
+        click.echo(f"\n{commit.metrics['summary']}\n")
+        click.echo(f"release  {short(Path(release.metrics['file']))}")
+        click.echo(f"report   {short(Path(commit.metrics['report']))}")
+        click.echo(f"lineage  . ./env.sh && dagster dev    ({time.monotonic() - start:.0f} s)")
+
+
+def _run_job(job: "dg.JobDefinition", tags: object, instance: "dg.DagsterInstance") -> None:
+    """Runs one job; says of each asset what was computed, and ends the program with the step's own message if it
+    fails."""
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    result = job.execute_in_process(instance=instance, tags=tags, run_config=quiet, raise_on_error=False)  # type: ignore[arg-type]
+    for event in result.all_events:
+        if event.is_step_success:
+            materialized = result.asset_materializations_for_node(event.step_key or "")
+            cached = [bool(item.metadata["cached"].value) for item in materialized if "cached" in item.metadata]
+            if cached:
+                fresh = sum(cached)
+                click.echo(f"{event.step_key:<14} {len(cached) - fresh} computed, {fresh} fresh")
+    if result.success:
+        return
+    for event in result.all_events:
+        if event.is_step_failure:
+            click.echo(f"{event.step_key} failed: {_message(event)}", err=True)
+    for evaluation in result.get_asset_check_evaluations():
+        if not evaluation.passed and evaluation.severity.value == "ERROR":
+            click.echo(f"check {evaluation.check_name} failed: {evaluation.description}", err=True)
+    click.echo(f"run {result.run_id} is in Dagster's UI with all its events: . ./env.sh && dagster dev", err=True)
+    sys.exit(1)
+
+
+def _message(event: "dg.DagsterEvent") -> str:
+    data = event.step_failure_data
+    if data.user_failure_data is not None and data.user_failure_data.description:
+        return data.user_failure_data.description
+    error = data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error is not None else "no message"

@@ -1,0 +1,55 @@
+"""What commands have in common on a terminal: errors in one sentence, bars, tables, short paths."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Turns errors that a user can mend into one message and exit code 1."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader has seen enough; click ends quietly
+        raise
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def step_errors() -> Iterator[None]:
+    """A step's own message for the user."""
+    from lvdd_assets.incremental import StepError
+
+    try:
+        yield
+    except StepError as error:
+        raise ValueError(str(error)) from error
+
+
+@contextmanager
+def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress callback (done, total); a bar on a terminal, nothing elsewhere."""
+    with tqdm(desc=title, unit=unit, unit_scale=unit == "B", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total or None
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def short(path: Path) -> str:
+    """The path as seen from here, where it lies below."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
