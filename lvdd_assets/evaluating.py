@@ -6,7 +6,7 @@ and scores lie, and what the report says beside the figures.
 
 import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -17,19 +17,23 @@ import torch
 from tqdm import tqdm
 
 from lvdd_assets import timings
-from lvdd_assets.distill import comparison
+from lvdd_assets.distill import comparison, evaluation
+from lvdd_assets.distill.benches import Bench as TableBench
 from lvdd_assets.distill.catalog import DatasetSpec, parse_bytes
 from lvdd_assets.distill.class_coding import CodedClass
 from lvdd_assets.distill.comparison import Bench, Compared, Open
 from lvdd_assets.distill.devices import find_device
 from lvdd_assets.distill.listing import class_names
+from lvdd_assets.distill.measuring import Stage as MeasuredStage
 from lvdd_assets.distill.measuring import measure
 from lvdd_assets.distill.protocols import Protocol, named_protocol
 from lvdd_assets.distill.release import Release
 from lvdd_assets.distill.report_data import Preview, ReportData, Sheet, Stage
 from lvdd_assets.distill.report_pictures import looping_preview, pair_sheet
 from lvdd_assets.distill.score_cache import ScoreCache
+from lvdd_assets.distill.scores import Row
 from lvdd_assets.distill.stores import Partition, ZarrStore
+from lvdd_assets.distill.training_sets import TrainingSet
 from lvdd_assets.incremental import Pipeline
 from lvdd_assets.partitions import class_key
 
@@ -169,6 +173,36 @@ def _step(release: Release) -> str:
 def _versions(device: str) -> dict[str, object]:
     packages = {name: version(name) for name in ("lvdd-assets", "dagster", "torch", "diffusers", "zarr")}
     return {"python": platform.python_version(), **packages, "device": device, "threads": torch.get_num_threads()}
+
+
+def make_bench(site: Site, config: Mapping[str, Any], announce: Callable[[str], None]) -> TableBench:
+    """A dataset for the paper's tables: its originals, and how sets made of them are judged.
+
+    Args:
+        site: the dataset; its chain has been run.
+        config: the fields of `EvalReportConfig`.
+        announce: called with what is trained next.
+    """
+    originals = comparison.stored_originals(
+        site.open_partition, site.dataset, site.class_names, selected=True, latents=True
+    )
+    test = comparison.read_split(site.open_partition, site.class_names, "test")
+
+    def evaluate(sets: Sequence[TrainingSet], protocol: Protocol) -> list[Row]:
+        return evaluation.compare(
+            {made.name: made.dataset for made in sets},
+            test,
+            num_classes=len(site.class_names),
+            protocol=protocol,
+            announce=announce,
+            class_names=site.class_names,
+            device=site.device,
+            cache=ScoreCache(site.data_root / SCORES),
+        )
+
+    taken = timings.recall(site.data_root, site.dataset.name)
+    stages = tuple(MeasuredStage(step, one.seconds, None, one.peak_bytes) for step, one in taken.items())
+    return TableBench(originals, evaluate, protocol_of(config, originals.total_clips), stages)
 
 
 def bring_site_up(pipeline: Pipeline, spec: DatasetSpec, config: Mapping[str, Any]) -> Site:

@@ -21,6 +21,7 @@ for _command in (
     planning.plan,
     releases.inspect,
     releases.evaluate,
+    releases.tables,
     datasets.datasets,
     datasets.fetch,
     datasets.train_vae,

@@ -1,10 +1,10 @@
-"""`lvdd inspect` and `lvdd evaluate`: what a release file holds and what it is worth."""
+"""`lvdd inspect`, `lvdd evaluate`, `lvdd tables`: what a release holds, what it is worth, the paper's tables."""
 
 from pathlib import Path
 
 import click
 
-from lvdd_assets.cli.terminal import sentences, short, step_errors
+from lvdd_assets.cli.terminal import progress_text, sentences, short, step_errors
 from lvdd_assets.resources import workspace_from_environment
 
 
@@ -91,3 +91,65 @@ def evaluate(
     click.echo(report.summary_table(data) + "\n")
     for path in written:
         click.echo(short(path))
+
+
+@click.command()
+@click.argument("datasets", nargs=-1)
+@click.option(
+    "--only",
+    "names",
+    multiple=True,
+    help="methods, cross-architecture, rank-ratio, svd, storage, sampling, contrast, rate-accuracy, memory or runtime; "
+    "may be given again. By default all.",
+)
+@click.option("--ipc", help="One budget for all tables, in instances per class, e.g. 1/100, instead of the paper's.")
+@click.option("--protocol", type=click.Choice(["quick", "literature"]), default="quick", show_default=True)
+@click.option("--seeds", type=click.IntRange(min=1), help="Networks to train on each set; by default the protocol's.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the largest set of a comparison.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write them to as well (Markdown)."
+)
+def tables(
+    datasets: tuple[str, ...],
+    names: tuple[str, ...],
+    ipc: str | None,
+    protocol: str,
+    seeds: int | None,
+    epochs: int | None,
+    out: Path | None,
+) -> None:
+    """Print the paper's tables with figures measured on DATASETS (of the registry) beside the published ones.
+
+    The chain must have been run on them. What was trained before is not trained again.
+    """
+    with sentences():
+        from fractions import Fraction
+
+        from lvdd_assets.assets.eval_report import EvalReportConfig
+        from lvdd_assets.definitions import build_pipeline
+        from lvdd_assets.distill.paper_tables import TABLES, run_tables
+        from lvdd_assets.evaluating import bring_site_up, make_bench
+
+        workspace = workspace_from_environment()
+        config = EvalReportConfig(
+            protocol=protocol,  # type: ignore[arg-type]
+            seeds=list(range(seeds)) if seeds else None,
+            epochs=epochs,
+            rivals=["tight", "paper", "codec"],
+        ).model_dump()
+        pipeline, catalog = build_pipeline(workspace), workspace.catalog()
+        benches = []
+        with progress_text() as say:
+            for name in datasets or ("default",):
+                with step_errors():
+                    site = bring_site_up(pipeline, catalog.dataset(name), config)
+                benches.append(make_bench(site, config, say))
+            budget = Fraction(ipc) if ipc else None
+            texts = []
+            for name, table in run_tables(names or TABLES, benches, ipc=budget):
+                say(name)
+                texts.append(table.to_markdown())
+                click.echo(texts[-1])
+        if out:
+            out.write_text("\n".join(texts), encoding="utf-8")
+            click.echo(short(out))

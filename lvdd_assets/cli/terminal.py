@@ -44,6 +44,13 @@ def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         yield progress
 
 
+@contextmanager
+def progress_text() -> Iterator[Callable[[str], None]]:
+    """A callback for what is done just now; one line with the time on a terminal, nothing elsewhere."""
+    with tqdm(bar_format="{postfix} [{elapsed}]", disable=not sys.stderr.isatty(), leave=False) as bar:
+        yield bar.set_postfix_str
+
+
 def aligned(table: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

@@ -31,6 +31,7 @@ from lvdd_assets.distill.vae import load_autoencoder
 from lvdd_assets.distill.vae_folders import own_classes
 
 RELEASE = "this release"
+SOFT_RELEASE = "this release, soft labels"
 VIDEO = "video"
 RIVALS: Mapping[str, tuple[str, ...]] = {
     VIDEO: (),
@@ -180,15 +181,23 @@ def compare_release(
     full = candidates.make_full(originals)
     updates = updates_for(full.num_clips, bench.protocol)
     possible, not_run = _make_rivals(originals, release.stored_bytes, rivals, bench, seed)
-    sets = {full.name: full.dataset, RELEASE: release.dataset()}
-    results = _train(sets | {one.name: one.dataset for one, _ in possible}, release, test, bench, updates)
+    sets: dict[str, evaluation.LabelledClips] = {full.name: full.dataset, RELEASE: release.dataset()}
+    if release.has_soft_labels:
+        sets[SOFT_RELEASE] = release.dataset(labels="soft")
+    sets |= {one.name: one.dataset for one, _ in possible}
+    results = {row.name: row for row in _train(sets, release, test, bench, updates)}
+    file_note = "the file on disk, all that is needed to train"
     rows = [
-        ReportRow(results[0], full.stored_bytes, "full", full.note),
-        ReportRow(results[1], release.stored_bytes, "release", "the file on disk, all that is needed to train"),
+        ReportRow(results[full.name], full.stored_bytes, "full", full.note),
+        ReportRow(results[RELEASE], release.stored_bytes, "release", file_note),
     ]
-    for (one, role), result in zip(possible, results[2:], strict=True):
+    if release.has_soft_labels:
+        rows.append(
+            ReportRow(results[SOFT_RELEASE], release.stored_bytes, "other", "the same file, a teacher's labels")
+        )
+    for one, role in possible:
         group = one.name.split(", ")[-1] if role == "subset" else ""
-        rows.append(ReportRow(result, one.stored_bytes, role, one.note, group))
+        rows.append(ReportRow(results[one.name], one.stored_bytes, role, one.note, group))
     points, missing = _curve(originals, release, test, bench, curve, updates, seed)
     return Compared(tuple(rows), (*not_run, *missing), points)
 

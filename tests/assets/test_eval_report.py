@@ -1,10 +1,13 @@
 """The report trains on what ships, stores its figures, and stops at a broken budget."""
 
+import shutil
+
 import pandas as pd
 import pytest
 
 from lvdd_assets.assets import eval_report
 from lvdd_assets.distill.stores import FileStore
+from lvdd_assets.evaluating import SCORES, protocol_of
 from tests.conftest import QUICK, MakeChain, failure, metadata
 
 
@@ -39,6 +42,7 @@ def test_same_seed_same_scores(finished: MakeChain) -> None:
     store = FileStore(chain.workspace.data_root, "eval_report")
     before = pd.read_csv(store.path("tiny/scores.csv")).drop(columns="seconds")
     store.path("tiny/report.html").unlink()
+    shutil.rmtree(chain.workspace.data_root / SCORES)  # trained again, not remembered
     assert chain.computed(chain.materialize("eval_report", config=QUICK)) == {"eval_report tiny"}
     pd.testing.assert_frame_equal(pd.read_csv(store.path("tiny/scores.csv")).drop(columns="seconds"), before)
 
@@ -65,6 +69,6 @@ def test_bad_settings_are_refused_by_the_config(finished: MakeChain, epochs: int
 
 def test_settings_of_a_run_change_the_preset() -> None:
     config = eval_report.EvalReportConfig(protocol="literature", seeds=[1, 2], augmentation=["crop"]).model_dump()
-    protocol = eval_report._protocol(config, 100)
+    protocol = protocol_of(config, 100)
     assert (protocol.epochs, protocol.batch_size) == (500, 256)
     assert (protocol.seeds, protocol.augmentation) == ((1, 2), ("crop",))

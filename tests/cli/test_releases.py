@@ -69,3 +69,21 @@ def test_lvdd_evaluate_refuses_another_dataset_and_names_both(
     unknown = CliRunner().invoke(main, ["evaluate", str(path), "--dataset", "nothing"])
     assert unknown.exit_code == 1
     assert "unknown dataset 'nothing'" in unknown.output
+
+
+def test_lvdd_tables_measures_and_says_what_is_absent(
+    finished: MakeChain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    chain = finished()
+    enter(chain, monkeypatch)
+    out = tmp_path / "tables.md"
+    result = CliRunner().invoke(
+        main, ["tables", "tiny", "--only", "runtime", "--only", "rank-ratio", "--epochs", "1", "--out", str(out)]
+    )
+    assert result.exit_code == 0, result.output
+    assert "tiny" in out.read_text()
+    assert "Not run, dataset absent: MiniUCF" in out.read_text()
+    assert "hosvd_cores" in out.read_text()
+    unknown = CliRunner().invoke(main, ["tables", "tiny", "--only", "figure 9"])
+    assert unknown.exit_code == 1
+    assert "unknown tables figure 9; known: " in unknown.output

@@ -103,6 +103,16 @@ def test_known_scores_are_taken_from_the_cache(
     assert [row.result.mean_top1 for row in again.rows] == [row.result.mean_top1 for row in first.rows]
 
 
+def test_soft_labels_stand_beside_hard_ones(release: Release) -> None:
+    levels = np.full((release.num_clips, 3), 255, dtype=np.uint8)
+    compared = _compare(dataclasses.replace(release, soft_levels=levels))
+    assert [row.name for row in compared.rows] == ["full data", "this release", "this release, soft labels"]
+    # Labels that say nothing teach nothing: hard labels are another training.
+    hard, soft = compared.rows[1:]
+    assert soft.stored_bytes == hard.stored_bytes
+    assert [len(row.result.scores) for row in (hard, soft)] == [2, 2]
+
+
 def test_another_dataset_and_unknown_rivals_are_refused(release: Release) -> None:
     other = dataclasses.replace(ORIGINALS, shape=ClipShape(8, 2, 32), dataset="others")
     with pytest.raises(ValueError, match=r"the release 'videos' has .*4 frames of 32×32; dataset 'others' has .* 8 fr"):
