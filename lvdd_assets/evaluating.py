@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from lvdd_assets import timings
 from lvdd_assets.distill import comparison, evaluation
-from lvdd_assets.distill.benches import Bench as TableBench
+from lvdd_assets.distill.benches import Bench
 from lvdd_assets.distill.catalog import DatasetSpec, parse_bytes
 from lvdd_assets.distill.class_coding import CodedClass
-from lvdd_assets.distill.comparison import Bench, Compared, Open
+from lvdd_assets.distill.comparison import Compared, Open, Trainer
 from lvdd_assets.distill.devices import find_device
 from lvdd_assets.distill.listing import class_names
 from lvdd_assets.distill.measuring import Stage as MeasuredStage
@@ -93,8 +93,8 @@ def evaluate_release(site: Site, release: Release, config: Mapping[str, Any], *,
     protocol = protocol_of(config, originals.total_clips)
     test = comparison.read_split(site.open_partition, site.class_names, "test")
     with measure("evaluation") as stage, _bars() as (progress, announce):
-        bench = Bench(protocol, site.device, ScoreCache(site.data_root / SCORES), progress, announce)
-        compared = comparison.compare_release(release, originals, test, bench, rivals=rivals, curve=curve)
+        trainer = Trainer(protocol, site.device, ScoreCache(site.data_root / SCORES), progress, announce)
+        compared = comparison.compare_release(release, originals, test, trainer, rivals=rivals, curve=curve)
     sheets, previews = _pictures(release, originals) if own else ((), ())
     taken = timings.recall(site.data_root, site.dataset.name)
     stages = [Stage(step, one.seconds, one.peak_bytes) for step, one in taken.items() if step != "eval_report"]
@@ -175,7 +175,7 @@ def _versions(device: str) -> dict[str, object]:
     return {"python": platform.python_version(), **packages, "device": device, "threads": torch.get_num_threads()}
 
 
-def make_bench(site: Site, config: Mapping[str, Any], announce: Callable[[str], None]) -> TableBench:
+def make_bench(site: Site, config: Mapping[str, Any], announce: Callable[[str], None]) -> Bench:
     """A dataset for the paper's tables: its originals, and how sets made of them are judged.
 
     Args:
@@ -202,7 +202,7 @@ def make_bench(site: Site, config: Mapping[str, Any], announce: Callable[[str], 
 
     taken = timings.recall(site.data_root, site.dataset.name)
     stages = tuple(MeasuredStage(step, one.seconds, None, one.peak_bytes) for step, one in taken.items())
-    return TableBench(originals, evaluate, protocol_of(config, originals.total_clips), stages)
+    return Bench(originals, evaluate, protocol_of(config, originals.total_clips), stages)
 
 
 def bring_site_up(pipeline: Pipeline, spec: DatasetSpec, config: Mapping[str, Any]) -> Site:

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from lvdd_assets.assets.hosvd_cores import TRIAL_STEPS
 from lvdd_assets.definitions import build_pipeline
 from lvdd_assets.distill import class_coding, paper, planning, tucker, video_coding
 from lvdd_assets.distill.budget import allowed_bytes
 from lvdd_assets.distill.catalog import Budget, DatasetSpec
-from lvdd_assets.distill.class_coding import ClassCoder
+from lvdd_assets.distill.class_coding import TRIAL_STEPS, ClassCoder
 from lvdd_assets.distill.listing import class_names, list_dataset
 from lvdd_assets.distill.planning import Plan, Sample
 from lvdd_assets.distill.quantization import QuantizedWeights, quantize_weights, read_weights

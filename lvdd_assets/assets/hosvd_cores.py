@@ -9,7 +9,7 @@ from pydantic import Field
 
 from lvdd_assets.distill import class_coding, paper, tucker, video_coding
 from lvdd_assets.distill.catalog import DatasetSpec
-from lvdd_assets.distill.class_coding import ClassCoder, CodedClass
+from lvdd_assets.distill.class_coding import TRIAL_STEPS, ClassCoder, CodedClass
 from lvdd_assets.distill.class_stores import keep_coded, keep_hosvd, keep_videos
 from lvdd_assets.distill.fidelity import psnr, snr
 from lvdd_assets.distill.report_pictures import pair_sheet
@@ -20,8 +20,6 @@ from lvdd_assets.materialize import materialize
 from lvdd_assets.partitions import BY_CLASS
 
 _NUM_PREVIEWS = 3
-# Steps at which a class is coded on trial, two to the octave: enough to foresee its bytes at any step between.
-TRIAL_STEPS = tuple(2.0 ** (half / 2) for half in range(-6, 5))
 _PREVIEW_STEP = 1.0  # near the latents' own scale
 
 

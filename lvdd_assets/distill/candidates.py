@@ -18,7 +18,7 @@ import numpy as np
 from lvdd_assets.distill import class_coding, float_coding, paper, tucker, video_coding
 from lvdd_assets.distill.bitstreams import Codec
 from lvdd_assets.distill.budget import COARSEST_STEP, BudgetError
-from lvdd_assets.distill.class_coding import ClassCoder, CodedClass, SharedBasis
+from lvdd_assets.distill.class_coding import TRIAL_STEPS, ClassCoder, CodedClass, SharedBasis
 from lvdd_assets.distill.filling import Source, fill_with_latents, fill_with_videos
 from lvdd_assets.distill.plain_subsets import SUBSETS, clip_bytes, make_subset
 from lvdd_assets.distill.release import CodedClips, ReleaseParts, load_release, pack, size_without_weights
@@ -36,9 +36,6 @@ from lvdd_assets.distill.video_coding import VideoLadder
 
 FULL, TIGHT, PAPER, CODEC = "full data", "recipe tight", "recipe paper", "recipe codec"
 NAMES = (FULL, TIGHT, PAPER, CODEC, *SUBSETS)
-
-# Two to the octave, as `hosvd_cores` measures them: a release's basis is chosen by them.
-TRIAL_STEPS = tuple(2.0 ** (half / 2) for half in range(-6, 5))
 
 _CODEC_NAMES = {"av1": "AV1", "hevc": "HEVC", "h264": "H.264"}
 

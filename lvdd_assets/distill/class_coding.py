@@ -36,6 +36,10 @@ _FIRST_STEP = 0.6
 _BIT_IN_SQUARED_STEPS = 0.07
 
 
+TRIAL_STEPS = tuple(2.0 ** (half / 2) for half in range(-6, 5))
+"""Steps at which a class is coded on trial, two to the octave: enough to foresee its bytes at any step between."""
+
+
 @dataclass(frozen=True)
 class CodedClass:
     """The coded clips of one class.

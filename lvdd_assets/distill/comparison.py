@@ -52,7 +52,7 @@ Open = Callable[[str, str], Partition]
 
 
 @dataclass(frozen=True)
-class Bench:
+class Trainer:
     """How and where everything is trained.
 
     Attributes:
@@ -154,7 +154,7 @@ def compare_release(
     release: Release,
     originals: Originals,
     test: TensorDataset,
-    bench: Bench,
+    trainer: Trainer,
     *,
     rivals: Sequence[str] = (),
     curve: Sequence[int] = (),
@@ -166,7 +166,7 @@ def compare_release(
         release: as its loader gives it.
         originals: the dataset that it was made from.
         test: clips uint8 [N, T, 3, H, W] and labels int64 [N].
-        bench: how and where.
+        trainer: how and where.
         rivals: some of `RIVALS`.
         curve: numbers of bytes at which `CURVE_RECIPES` are compared.
         seed: of the rivals' choice of clips.
@@ -179,13 +179,13 @@ def compare_release(
     if unknown:
         raise ValueError(f"unknown rivals {', '.join(unknown)}; known: {', '.join(RIVALS)}")
     full = candidates.make_full(originals)
-    updates = updates_for(full.num_clips, bench.protocol)
-    possible, not_run = _make_rivals(originals, release.stored_bytes, rivals, bench, seed)
+    updates = updates_for(full.num_clips, trainer.protocol)
+    possible, not_run = _make_rivals(originals, release.stored_bytes, rivals, trainer, seed)
     sets: dict[str, evaluation.LabelledClips] = {full.name: full.dataset, RELEASE: release.dataset()}
     if release.has_soft_labels:
         sets[SOFT_RELEASE] = release.dataset(labels="soft")
     sets |= {one.name: one.dataset for one, _ in possible}
-    results = {row.name: row for row in _train(sets, release, test, bench, updates)}
+    results = {row.name: row for row in _train(sets, release, test, trainer, updates)}
     file_note = "the file on disk, all that is needed to train"
     rows = [
         ReportRow(results[full.name], full.stored_bytes, "full", full.note),
@@ -198,16 +198,16 @@ def compare_release(
     for one, role in possible:
         group = one.name.split(", ")[-1] if role == "subset" else ""
         rows.append(ReportRow(results[one.name], one.stored_bytes, role, one.note, group))
-    points, missing = _curve(originals, release, test, bench, curve, updates, seed)
+    points, missing = _curve(originals, release, test, trainer, curve, updates, seed)
     return Compared(tuple(rows), (*not_run, *missing), points)
 
 
 def _make_rivals(
-    originals: Originals, allowed: int, rivals: Sequence[str], bench: Bench, seed: int
+    originals: Originals, allowed: int, rivals: Sequence[str], trainer: Trainer, seed: int
 ) -> tuple[list[tuple[TrainingSet, Role]], list[NotRun]]:
     """Rivals in so many bytes, and those that do not fit."""
-    if bench.announce is not None and rivals:
-        bench.announce(f"make {', '.join(rivals)} of {allowed} B")
+    if trainer.announce is not None and rivals:
+        trainer.announce(f"make {', '.join(rivals)} of {allowed} B")
     made: list[tuple[Candidate, Role]] = []
     if VIDEO in rivals:
         made.append((_plain_video(originals, allowed, seed), "video"))
@@ -250,19 +250,19 @@ def _psnr(originals: Originals, made: TrainingSet) -> float:
 
 
 def _train(
-    sets: Mapping[str, evaluation.LabelledClips], release: Release, test: TensorDataset, bench: Bench, updates: int
+    sets: Mapping[str, evaluation.LabelledClips], release: Release, test: TensorDataset, trainer: Trainer, updates: int
 ) -> list[evaluation.Row]:
     return evaluation.compare(
         sets,
         test,
         num_classes=release.num_classes,
-        protocol=bench.protocol,
-        progress=bench.progress,
-        announce=bench.announce,
+        protocol=trainer.protocol,
+        progress=trainer.progress,
+        announce=trainer.announce,
         class_names=release.class_names,
-        device=bench.device,
-        cache=bench.cache,
-        num_updates=None if bench.protocol.counting == "epochs" else updates,
+        device=trainer.device,
+        cache=trainer.cache,
+        num_updates=None if trainer.protocol.counting == "epochs" else updates,
     )
 
 
@@ -270,7 +270,7 @@ def _curve(
     originals: Originals,
     release: Release,
     test: TensorDataset,
-    bench: Bench,
+    trainer: Trainer,
     budgets: Sequence[int],
     updates: int,
     seed: int,
@@ -289,7 +289,7 @@ def _curve(
             if isinstance(candidate, NotPossible):
                 missing.append(NotRun(f"{candidate.name} in {allowed} B", candidate.reason))
                 continue
-            (row,) = _train({f"{candidate.name}, {allowed} B": candidate.dataset}, release, test, bench, updates)
+            (row,) = _train({f"{candidate.name}, {allowed} B": candidate.dataset}, release, test, trainer, updates)
             accuracies = tuple(score.top1 for score in row.scores)
             points.append(CurvePoint(candidate.name, candidate.stored_bytes, accuracies))
     return tuple(points), tuple(missing)

@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 
 from lvdd_assets.distill import candidates, comparison
 from lvdd_assets.distill.catalog import ClipShape
-from lvdd_assets.distill.comparison import Bench, Compared, compare_release, needs_chain, paired_clips
+from lvdd_assets.distill.comparison import Compared, Trainer, compare_release, needs_chain, paired_clips
 from lvdd_assets.distill.filling import fill_with_latents
 from lvdd_assets.distill.protocols import Protocol
 from lvdd_assets.distill.release import Release, ReleaseParts, load_release, pack
@@ -44,13 +44,13 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 def _compare(release: Release, folder: Path | None = None, **changes: object) -> Compared:
     cache = None if folder is None else ScoreCache(folder)
-    return compare_release(release, ORIGINALS, TEST, Bench(PROTOCOL, cache=cache), **changes)  # type: ignore[arg-type]
+    return compare_release(release, ORIGINALS, TEST, Trainer(PROTOCOL, cache=cache), **changes)  # type: ignore[arg-type]
 
 
 def test_every_row_fits_the_releases_bytes_and_gets_the_same_updates(release: Release) -> None:
     said: list[str] = []
-    bench = Bench(PROTOCOL, announce=said.append)
-    compared = compare_release(release, ORIGINALS, TEST, bench, rivals=("video", "paper", "random"))
+    trainer = Trainer(PROTOCOL, announce=said.append)
+    compared = compare_release(release, ORIGINALS, TEST, trainer, rivals=("video", "paper", "random"))
     full, own, *rivals = compared.rows
     assert (full.role, own.role, own.stored_bytes) == ("full", "release", release.stored_bytes)
     assert {row.role for row in rivals} == {"video", "subset"}
@@ -116,7 +116,7 @@ def test_soft_labels_stand_beside_hard_ones(release: Release) -> None:
 def test_another_dataset_and_unknown_rivals_are_refused(release: Release) -> None:
     other = dataclasses.replace(ORIGINALS, shape=ClipShape(8, 2, 32), dataset="others")
     with pytest.raises(ValueError, match=r"the release 'videos' has .*4 frames of 32×32; dataset 'others' has .* 8 fr"):
-        compare_release(release, other, TEST, Bench(PROTOCOL))
+        compare_release(release, other, TEST, Trainer(PROTOCOL))
     with pytest.raises(ValueError, match="unknown rivals jpeg; known: video, paper, tight"):
         _compare(release, rivals=("jpeg",))
 
