@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
-from lvdd_assets.distill import candidates, evaluation
+from lvdd_assets.distill import candidates, evaluation, soft_labels
 from lvdd_assets.distill.candidates import CODEC, PAPER, TIGHT
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.decoder_specs import DecoderSpec
 from lvdd_assets.distill.latent_decoders import build_decoder
 from lvdd_assets.distill.plain_subsets import FORMS, METHODS, Form, make_subset
-from lvdd_assets.distill.protocols import Protocol, updates_for
+from lvdd_assets.distill.protocols import Protocol, named_protocol, updates_for
 from lvdd_assets.distill.quantization import read_weights
 from lvdd_assets.distill.release import Release
 from lvdd_assets.distill.report_data import CurvePoint, NotRun, ReportRow, Role
@@ -184,6 +184,7 @@ def compare_release(
     sets: dict[str, evaluation.LabelledClips] = {full.name: full.dataset, RELEASE: release.dataset()}
     if release.has_soft_labels:
         sets[SOFT_RELEASE] = release.dataset(labels="soft")
+        possible += [(one, "subset") for one in _under_soft_labels(release, originals, possible, trainer)]
     sets |= {one.name: one.dataset for one, _ in possible}
     results = {row.name: row for row in _train(sets, release, test, trainer, updates)}
     file_note = "the file on disk, all that is needed to train"
@@ -196,7 +197,7 @@ def compare_release(
             ReportRow(results[SOFT_RELEASE], release.stored_bytes, "other", "the same file, a teacher's labels")
         )
     for one, role in possible:
-        group = one.name.split(", ")[-1] if role == "subset" else ""
+        group = one.name.split(", ")[1] if role == "subset" else ""
         rows.append(ReportRow(results[one.name], one.stored_bytes, role, one.note, group))
     points, missing = _curve(originals, release, test, trainer, curve, updates, seed)
     return Compared(tuple(rows), (*not_run, *missing), points)
@@ -218,6 +219,38 @@ def _make_rivals(
         [(one, role) for one, role in made if isinstance(one, TrainingSet)],
         [NotRun(one.name, one.reason) for one, _ in made if isinstance(one, NotPossible)],
     )
+
+
+def _under_soft_labels(
+    release: Release, originals: Originals, possible: Sequence[tuple[TrainingSet, Role]], trainer: Trainer
+) -> list[TrainingSet]:
+    """The random subsets again, labelled by the teacher that labelled the release: is it the clips or the labels?
+
+    The teacher is trained anew as the release's provenance says, and knows nothing of the subset. Its labels are free.
+    """
+    subsets = [one for one, _ in possible if one.name.startswith("random, ")]
+    settings = release.provenance.get("soft_labels")
+    if not subsets or not isinstance(settings, Mapping):
+        return []
+    if trainer.announce is not None:
+        trainer.announce("teacher")
+    clips = np.concatenate([originals.clips(name) for name in originals.class_names])
+    labels = np.repeat(np.arange(len(originals.num_clips)), list(originals.num_clips.values()))
+    teacher = soft_labels.train_teacher(
+        clips,
+        labels,
+        num_classes=len(originals.num_clips),
+        protocol=named_protocol("quick", len(clips), epochs=settings["teacher_epochs"]),
+        seed=settings["teacher_seed"],
+        device=trainer.device,
+    )
+    softened = []
+    for one in subsets:
+        kept = np.stack([np.asarray(one.dataset[index][0]) for index in range(one.num_clips)])
+        targets = teacher.label(kept, temperature=settings["temperature"])
+        dataset = TensorDataset(torch.from_numpy(kept), torch.from_numpy(targets))
+        softened.append(dataclasses.replace(one, name=f"{one.name}, soft labels", dataset=dataset))
+    return softened
 
 
 def _plain_video(originals: Originals, allowed: int, seed: int) -> Candidate:

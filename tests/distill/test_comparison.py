@@ -113,6 +113,36 @@ def test_soft_labels_stand_beside_hard_ones(release: Release) -> None:
     assert [len(row.result.scores) for row in (hard, soft)] == [2, 2]
 
 
+def test_random_clips_stand_under_the_same_soft_labels(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    class Teacher:
+        """Looks at brightness alone: what is bright is the first class."""
+
+        def label(self, clips_NTCHW: np.ndarray, *, temperature: float) -> np.ndarray:
+            asked.append({"clips": clips_NTCHW, "temperature": temperature})
+            bright = clips_NTCHW.mean(axis=(1, 2, 3, 4)) / 255
+            return np.stack([bright, (1 - bright) / 2, (1 - bright) / 2], axis=1).astype(np.float32)
+
+    def train_teacher(clips: np.ndarray, labels: np.ndarray, **settings: object) -> Teacher:
+        asked.append({"num_clips": len(clips), "seed": settings["seed"], "epochs": settings["protocol"].epochs})  # type: ignore[attr-defined]
+        return Teacher()
+
+    monkeypatch.setattr(comparison.soft_labels, "train_teacher", train_teacher)
+    settings = {"temperature": 3.0, "teacher_epochs": 7, "teacher_seed": 5}
+    levels = np.full((release.num_clips, 3), 255, dtype=np.uint8)
+    soft = dataclasses.replace(release, soft_levels=levels, provenance={"soft_labels": settings})
+    monkeypatch.setitem(comparison.RIVALS, "random", ("random, H.264",))  # type: ignore[arg-type]
+    compared = _compare(soft, rivals=("random",))
+    hard, softened = compared.rows[-2:]
+    assert (hard.name, softened.name) == ("random, H.264", "random, H.264, soft labels")
+    assert (hard.group, softened.group, softened.stored_bytes) == ("H.264", "H.264", hard.stored_bytes)
+    # Trained on all originals, as the release's provenance says.
+    assert asked[0] == {"num_clips": 13, "seed": 5, "epochs": 7}
+    assert asked[1]["temperature"] == 3.0
+    assert len(asked[1]["clips"]) == hard.result.num_clips  # type: ignore[arg-type]
+
+
 def test_another_dataset_and_unknown_rivals_are_refused(release: Release) -> None:
     other = dataclasses.replace(ORIGINALS, shape=ClipShape(8, 2, 32), dataset="others")
     with pytest.raises(ValueError, match=r"the release 'videos' has .*4 frames of 32×32; dataset 'others' has .* 8 fr"):
