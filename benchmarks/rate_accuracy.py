@@ -145,11 +145,11 @@ def print_table(paths: Sequence[Path]) -> None:
         rows.items(), key=lambda item: (item[0][0], -float(item[1][0]["bytes_per_clip"]))
     ):
         found = [100 * float(line["top1"]) for line in sorted(scores, key=lambda line: int(line["seed"]))]
-        deviation = statistics.stdev(found) if len(found) > 1 else float("nan")
+        spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
         first, by_seed = scores[0], ", ".join(f"{value:.1f}" for value in found)
         print(
             f"| {dataset} | {row} | {float(first['bytes_per_clip']):,.0f} | {first['psnr_db'] or '–'} | {by_seed} "
-            f"| {statistics.fmean(found):.1f} ± {deviation:.1f} |"
+            f"| {statistics.fmean(found):.1f}{spread} |"
         )
 
 

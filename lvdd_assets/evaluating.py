@@ -28,7 +28,7 @@ from lvdd_assets.distill.measuring import Stage as MeasuredStage
 from lvdd_assets.distill.measuring import measure
 from lvdd_assets.distill.protocols import Protocol, named_protocol
 from lvdd_assets.distill.release import Release
-from lvdd_assets.distill.report_data import Preview, ReportData, Sheet, Stage
+from lvdd_assets.distill.report_data import Metric, Preview, ReportData, Sheet, Stage
 from lvdd_assets.distill.report_pictures import looping_preview, pair_sheet
 from lvdd_assets.distill.score_cache import ScoreCache
 from lvdd_assets.distill.scores import Row
@@ -40,6 +40,8 @@ from lvdd_assets.partitions import class_key
 SCORES = "scores"
 """Folder below the data root in which scores are kept by fingerprint."""
 
+# The literature reports these by top-5; all figures are stored either way.
+_TOP5_LAYOUTS = ("kinetics400", "ssv2")
 _NUM_PREVIEWS = 4
 _FRAMES_PER_SECOND = 8
 
@@ -91,9 +93,10 @@ def evaluate_release(site: Site, release: Release, config: Mapping[str, Any], *,
         site.open_partition, site.dataset, site.class_names, selected=own or chain, latents=chain
     )
     protocol = protocol_of(config, originals.total_clips)
+    metric: Metric = "top5" if site.dataset.layout in _TOP5_LAYOUTS else "top1"
     test = comparison.read_split(site.open_partition, site.class_names, "test")
     with measure("evaluation") as stage, _bars() as (progress, announce):
-        trainer = Trainer(protocol, site.device, ScoreCache(site.data_root / SCORES), progress, announce)
+        trainer = Trainer(protocol, site.device, ScoreCache(site.data_root / SCORES), progress, announce, metric)
         compared = comparison.compare_release(release, originals, test, trainer, rivals=rivals, curve=curve)
     sheets, previews = _pictures(release, originals) if own else ((), ())
     taken = timings.recall(site.data_root, site.dataset.name)
@@ -113,6 +116,7 @@ def evaluate_release(site: Site, release: Release, config: Mapping[str, Any], *,
         curve=compared.curve,
         stages=(*stages, Stage("evaluation", stage.seconds, stage.peak_bytes)),
         previews=previews,
+        metric=metric,
     )
 
 

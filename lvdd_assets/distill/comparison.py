@@ -23,7 +23,7 @@ from lvdd_assets.distill.plain_subsets import FORMS, METHODS, Form, make_subset
 from lvdd_assets.distill.protocols import Protocol, named_protocol, updates_for
 from lvdd_assets.distill.quantization import read_weights
 from lvdd_assets.distill.release import Release
-from lvdd_assets.distill.report_data import CurvePoint, NotRun, ReportRow, Role
+from lvdd_assets.distill.report_data import CurvePoint, Metric, NotRun, ReportRow, Role
 from lvdd_assets.distill.score_cache import ScoreCache
 from lvdd_assets.distill.stores import Partition
 from lvdd_assets.distill.training_sets import Candidate, Decoding, NotPossible, Originals, TrainingSet, paper_decoding
@@ -61,6 +61,7 @@ class Trainer:
         cache: scores that are known.
         progress: called after each update with updates done and to do.
         announce: called with what is done next.
+        metric: which accuracy the curve shows.
     """
 
     protocol: Protocol
@@ -68,6 +69,7 @@ class Trainer:
     cache: ScoreCache | None = None
     progress: evaluation.Progress | None = None
     announce: Callable[[str], None] | None = None
+    metric: Metric = "top1"
 
 
 @dataclass(frozen=True)
@@ -323,7 +325,7 @@ def _curve(
                 missing.append(NotRun(f"{candidate.name} in {allowed} B", candidate.reason))
                 continue
             (row,) = _train({f"{candidate.name}, {allowed} B": candidate.dataset}, release, test, trainer, updates)
-            accuracies = tuple(score.top1 for score in row.scores)
+            accuracies = tuple(score.top1 if trainer.metric == "top1" else score.top5 for score in row.scores)
             points.append(CurvePoint(candidate.name, candidate.stored_bytes, accuracies))
     return tuple(points), tuple(missing)
 
