@@ -20,7 +20,7 @@ from tests.distill.tiny_originals import COUNTS, drifting_blobs, make_originals
 
 ORIGINALS = make_originals()
 SOURCES = candidates.latent_sources(ORIGINALS)
-PROTOCOL = Protocol(epochs=2, batch_size=4, network="cnn-gru", seeds=(0, 1))
+PROTOCOL = Protocol(epochs=2, batch_size=4, network="cnn-gru", seeds=(0, 1), widths=(8, 8, 8, 8))
 TEST = TensorDataset(
     torch.from_numpy(np.concatenate([drifting_blobs(40, seed)[-3:] for seed in range(len(COUNTS))])),
     torch.arange(len(COUNTS)).repeat_interleave(3),
