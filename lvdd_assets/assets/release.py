@@ -18,15 +18,13 @@ from lvdd_assets.distill import class_stores
 from lvdd_assets.distill.budget import COARSEST_STEP, FINEST_STEP, BudgetError, allowed_bytes, format_bytes
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.class_coding import SharedBasis
-from lvdd_assets.distill.decoder_specs import DecoderSpec
 from lvdd_assets.distill.devices import find_device
 from lvdd_assets.distill.filling import Source, fill_with_latents, fill_with_videos
-from lvdd_assets.distill.latent_decoders import build_decoder
 from lvdd_assets.distill.protocols import named_protocol
-from lvdd_assets.distill.quantization import QuantizedWeights, Scheme, read_weights
 from lvdd_assets.distill.release import SUFFIX, CodedClips, ReleaseParts, load_release, pack, package_version
 from lvdd_assets.distill.soft_labels import DEFAULT_TEMPERATURE, quantize, train_teacher
 from lvdd_assets.distill.stores import FileStore
+from lvdd_assets.distill.training_sets import Decoding, read_decoding
 from lvdd_assets.distill.utility import decode_judged, judged_positions, train_judge
 from lvdd_assets.distill.vae_folders import own_classes
 from lvdd_assets.incremental import Pipeline, Step, Task
@@ -99,23 +97,13 @@ class _Filled:
     figures: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class _Decoder:
-    """What `quantized_vae` stored."""
-
-    spec: DecoderSpec
-    weights: QuantizedWeights
-    scheme: Scheme
-    encoder: bytes
-
-
-def _read_decoder(task: Task) -> _Decoder:
-    stored = task.open("quantized_vae", "")
-    spec = DecoderSpec.from_json(stored.commit.metrics["decoder"])
-    scheme: Scheme = stored.commit.metrics["scheme"]
-    module = build_decoder(spec, trusted_classes=(spec.class_name,))
-    weights = read_weights(stored.read("weights").tobytes(), module, scheme)
-    return _Decoder(spec, weights, scheme, stored.read("encoder").tobytes() if stored.num_rows("encoder") else b"")
+def _read_decoder(task: Task) -> Decoding:
+    decoding = read_decoding(task.open("quantized_vae", ""))
+    if decoding is None:
+        raise ValueError(
+            "quantized_vae has stored no decoder, which this recipe needs: materialize quantized_vae again"
+        )
+    return decoding
 
 
 def _soft_labels(task: Task) -> tuple[Levels, dict[str, Any]]:
@@ -149,7 +137,7 @@ def _soft_labels(task: Task) -> tuple[Levels, dict[str, Any]]:
 
 
 def _build(
-    task: Task, decoder: _Decoder, levels: Levels, classes: Mapping[str, CodedClips], shared: SharedBasis | None = None
+    task: Task, decoder: Decoding, levels: Levels, classes: Mapping[str, CodedClips], shared: SharedBasis | None = None
 ) -> ReleaseParts:
     name, shape = task.dataset.name, task.dataset.shape
     parts = ReleaseParts(name, shape, classes, decoder.spec, decoder.weights, _provenance(task), decoder.scheme)
@@ -296,6 +284,7 @@ STEP = Step(
         "lvdd_assets.distill.video_coding",
         "lvdd_assets.distill.allocation",
         "lvdd_assets.distill.filling",
+        "lvdd_assets.distill.training_sets",
         "lvdd_assets.distill.utility",
         "lvdd_assets.distill.soft_labels",
         "lvdd_assets.distill.release_parts",

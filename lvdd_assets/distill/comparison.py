@@ -17,16 +17,20 @@ from torch.utils.data import TensorDataset
 from lvdd_assets.distill import candidates, evaluation, soft_labels
 from lvdd_assets.distill.candidates import CODEC, PAPER, TIGHT
 from lvdd_assets.distill.catalog import DatasetSpec
-from lvdd_assets.distill.decoder_specs import DecoderSpec
-from lvdd_assets.distill.latent_decoders import build_decoder
 from lvdd_assets.distill.plain_subsets import FORMS, METHODS, Form, make_subset
 from lvdd_assets.distill.protocols import Protocol, named_protocol, updates_for
-from lvdd_assets.distill.quantization import read_weights
 from lvdd_assets.distill.release import Release
 from lvdd_assets.distill.report_data import CurvePoint, Metric, NotRun, ReportRow, Role
 from lvdd_assets.distill.score_cache import ScoreCache
 from lvdd_assets.distill.stores import Partition
-from lvdd_assets.distill.training_sets import Candidate, Decoding, NotPossible, Originals, TrainingSet, paper_decoding
+from lvdd_assets.distill.training_sets import (
+    Candidate,
+    NotPossible,
+    Originals,
+    TrainingSet,
+    paper_decoding,
+    read_decoding,
+)
 from lvdd_assets.distill.vae import load_autoencoder
 from lvdd_assets.distill.vae_folders import own_classes
 
@@ -128,23 +132,15 @@ def stored_originals(
         return originals
     trusted = own_classes(spec.vae)
     vae = load_autoencoder(spec.vae, base=spec.base)
+    stored_decoding = read_decoding(open_partition("quantized_vae", ""))
+    if stored_decoding is not None:  # recipe tight ships no encoder, whatever the dataset's own recipe stored
+        stored_decoding = dataclasses.replace(stored_decoding, encoder=b"", trusted_classes=trusted)
     return dataclasses.replace(
         originals,
         latents=read("latents", "latents"),
-        decoding=_stored_decoding(open_partition("quantized_vae", ""), trusted),
+        decoding=stored_decoding,
         paper_decoding=paper_decoding(vae, trusted),
     )
-
-
-def _stored_decoding(stored: Partition, trusted: tuple[str, ...]) -> Decoding | None:
-    """The decoder as `quantized_vae` chose it; None where every class is video."""
-    if not stored.num_rows("weights"):
-        return None
-    spec = DecoderSpec.from_json(stored.commit.metrics["decoder"])
-    module = build_decoder(spec, trusted_classes=(spec.class_name,))
-    scheme = stored.commit.metrics["scheme"]
-    weights = read_weights(stored.read("weights").tobytes(), module, scheme)
-    return Decoding(spec, weights, scheme, trusted_classes=trusted)
 
 
 def needs_chain(rivals: Sequence[str], curve: Sequence[int]) -> bool:

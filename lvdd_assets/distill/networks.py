@@ -7,6 +7,7 @@ loading, autoencoders.
 Legend: N clips, T frames, C channels, H, W pixels.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +22,7 @@ _MEAN_C = (0.432, 0.395, 0.376)
 _STD_C = (0.228, 0.221, 0.217)
 
 
-class ClipNetwork(nn.Module):
+class ClipNetwork(nn.Module, ABC):
     """A classifier of clips of one shape: uint8 pixels in, logits out, normalisation by constants in between.
 
     A subclass builds its layers and defines `embed`, and `forward` if its classifier is not a linear layer.
@@ -64,9 +65,9 @@ class ClipNetwork(nn.Module):
         logits: torch.Tensor = self.classifier(self.embed(clips_NTCHW))
         return logits
 
+    @abstractmethod
     def embed(self, clips_NTCHW: torch.Tensor) -> torch.Tensor:
         """What the classifier sees of clips (as for `forward`): [N, ...]."""
-        raise NotImplementedError
 
     def normalise(self, clips_NTCHW: torch.Tensor) -> torch.Tensor:
         """Pixels as the first layer sees them: float32 [N, 3, T, H, W], channels last in memory.

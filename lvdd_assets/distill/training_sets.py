@@ -19,7 +19,9 @@ from lvdd_assets.distill import paper
 from lvdd_assets.distill.catalog import ClipShape
 from lvdd_assets.distill.decoder_specs import DecoderSpec
 from lvdd_assets.distill.evaluation import LabelledClips
-from lvdd_assets.distill.quantization import QuantizedWeights, Scheme, quantize_weights
+from lvdd_assets.distill.latent_decoders import build_decoder
+from lvdd_assets.distill.quantization import QuantizedWeights, Scheme, quantize_weights, read_weights
+from lvdd_assets.distill.stores import Partition
 from lvdd_assets.distill.vae import VideoAutoencoder
 
 
@@ -40,6 +42,19 @@ class Decoding:
     scheme: Scheme = "channels"
     encoder: bytes = b""
     trusted_classes: tuple[str, ...] = ()
+
+
+def read_decoding(stored: Partition) -> Decoding | None:
+    """The decoder as a partition of `quantized_vae` has it, and the encoder where one is counted; None where every clip
+    is kept as video and nothing was stored."""
+    if not stored.num_rows("weights"):
+        return None
+    spec = DecoderSpec.from_json(stored.commit.metrics["decoder"])
+    module = build_decoder(spec, trusted_classes=(spec.class_name,))
+    scheme: Scheme = stored.commit.metrics["scheme"]
+    weights = read_weights(stored.read("weights").tobytes(), module, scheme)
+    encoder = stored.read("encoder").tobytes() if stored.num_rows("encoder") else b""
+    return Decoding(spec, weights, scheme, encoder)
 
 
 def paper_decoding(vae: VideoAutoencoder, trusted_classes: tuple[str, ...] = ()) -> Decoding:
