@@ -29,7 +29,7 @@ from lvdd_assets.distill.devices import find_device, precision_for
 from lvdd_assets.distill.registry import load_catalog
 from lvdd_assets.distill.stores import ZarrStore
 from lvdd_assets.distill.vae import VideoAutoencoder, load_autoencoder
-from lvdd_assets.incremental import Task
+from lvdd_assets.steps import Task
 
 SHAPE = ClipShape(8, 4, 64)
 REGISTRY = """

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from lvdd_assets.distill.devices import find_device
 from lvdd_assets.distill.listing import class_names
 from lvdd_assets.distill.measuring import Stage as MeasuredStage
 from lvdd_assets.distill.measuring import measure
+from lvdd_assets.distill.places import Place, cache_folder
 from lvdd_assets.distill.protocols import Protocol, named_protocol
 from lvdd_assets.distill.release import Release
 from lvdd_assets.distill.report_data import Metric, Preview, ReportData, Sheet, Stage
@@ -38,7 +38,7 @@ from lvdd_assets.incremental import Pipeline
 from lvdd_assets.partitions import class_key
 
 SCORES = "scores"
-"""Folder below the data root in which scores are kept by fingerprint."""
+"""Folder beside the data in which scores are kept by fingerprint."""
 
 # The literature reports these by top-5; all figures are stored either way.
 _TOP5_LAYOUTS = ("kinetics400", "ssv2")
@@ -61,7 +61,7 @@ class Site:
     dataset: DatasetSpec
     class_names: tuple[str, ...]
     open_partition: Open
-    data_root: Path
+    data_root: Place
     device: str
 
 
@@ -96,7 +96,9 @@ def evaluate_release(site: Site, release: Release, config: Mapping[str, Any], *,
     metric: Metric = "top5" if site.dataset.layout in _TOP5_LAYOUTS else "top1"
     test = comparison.read_split(site.open_partition, site.class_names, "test")
     with measure("evaluation") as stage, _bars() as (progress, announce):
-        trainer = Trainer(protocol, site.device, ScoreCache(site.data_root / SCORES), progress, announce, metric)
+        trainer = Trainer(
+            protocol, site.device, ScoreCache(cache_folder(site.data_root) / SCORES), progress, announce, metric
+        )
         compared = comparison.compare_release(release, originals, test, trainer, rivals=rivals, curve=curve)
     sheets, previews = _pictures(release, originals) if own else ((), ())
     taken = timings.recall(site.data_root, site.dataset.name)
@@ -201,7 +203,7 @@ def make_bench(site: Site, config: Mapping[str, Any], announce: Callable[[str], 
             announce=announce,
             class_names=site.class_names,
             device=site.device,
-            cache=ScoreCache(site.data_root / SCORES),
+            cache=ScoreCache(cache_folder(site.data_root) / SCORES),
         )
 
     taken = timings.recall(site.data_root, site.dataset.name)

@@ -5,21 +5,42 @@ What is computed belongs to the assets, what is skipped to `incremental`; here s
 """
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
-from lvdd_assets.distill.stores import FileStore
-from lvdd_assets.incremental import Outcome, Pipeline, StepError
+from lvdd_assets.distill.file_stores import FileStore
+from lvdd_assets.incremental import Pipeline
+from lvdd_assets.steps import Outcome, StepError
 
 # Above this many partitions in a run, previews would swamp the event log.
 _MAX_PREVIEWS = 64
 
 
+class StepConfig(dg.Config):
+    """What every asset's run config has."""
+
+    force: bool = Field(
+        default=False,
+        description="Compute these partitions although they are fresh. It is no setting: nothing depends on it.",
+    )
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The settings with their defaults."""
+        return cls().settings()
+
+    def settings(self) -> dict[str, Any]:
+        """What results depend on."""
+        return self.model_dump(exclude={"force"})
+
+
 def materialize(
-    context: dg.AssetExecutionContext, pipeline: Pipeline, name: str, config: dg.Config
+    context: dg.AssetExecutionContext, pipeline: Pipeline, name: str, config: StepConfig
 ) -> dg.MaterializeResult:
     """Brings the run's partitions of an asset up to date and reports each, cached or computed.
 
@@ -28,7 +49,7 @@ def materialize(
     """
     keys = list(context.partition_keys)
     try:
-        outcomes = pipeline.bring_up_to_date(name, keys, config.model_dump())
+        outcomes = pipeline.bring_up_to_date(name, keys, config.settings(), force=config.force)
     except (StepError, ValueError) as error:
         # Without the chain of causes: the message says it all, and would stand twice between two stacks.
         raise dg.Failure(str(error), allow_retries=False) from None
@@ -47,7 +68,19 @@ def materialize(
     context.log.info(
         f"{name}: computed {len(computed)} of {len(own)} partitions{which}, {len(own) - len(computed)} fresh{also}"
     )
-    return dg.MaterializeResult()
+    return dg.MaterializeResult(data_version=_data_version(own))
+
+
+def _data_version(outcomes: Sequence[Outcome]) -> dg.DataVersion:
+    """The fingerprint, so that Dagster knows as well that what is fresh has not changed.
+
+    Dagster writes one version to all partitions of a run (dagster#34013): where there are several it is the hash of
+    all their fingerprints, which is the same whenever the same partitions are run and none has changed.
+    """
+    fingerprints = [outcome.commit.fingerprint for outcome in outcomes]
+    if len(fingerprints) == 1:
+        return dg.DataVersion(fingerprints[0])
+    return dg.DataVersion(hashlib.sha256("".join(fingerprints).encode()).hexdigest())
 
 
 def _describe(pipeline: Pipeline, outcome: Outcome, *, with_preview: bool) -> dict[str, Any]:
@@ -56,8 +89,11 @@ def _describe(pipeline: Pipeline, outcome: Outcome, *, with_preview: bool) -> di
         "cached": outcome.cached,
         "seconds": round(outcome.taken.seconds, 3),
         "fingerprint": outcome.commit.fingerprint,
+        "code_version": outcome.commit.code,
         "config": dict(outcome.commit.settings.get("config", {})),
     }
+    if outcome.reason:
+        metadata["reason"] = outcome.reason
     if outcome.taken.peak_bytes is not None:
         metadata["peak_memory_mb"] = round(outcome.taken.peak_bytes / 1e6)
     for name, value in outcome.commit.metrics.items():
@@ -80,7 +116,7 @@ def _pictures(pipeline: Pipeline, outcome: Outcome) -> dict[str, bytes]:
     store = pipeline.step(outcome.step).store(pipeline.workspace.data_root)
     if isinstance(store, FileStore):
         names = [name for name in outcome.commit.files if name.endswith(".png")]
-        return {PurePosixPath(name).stem: store.path(name).read_bytes() for name in names}
+        return {PurePosixPath(name).stem: store.read(outcome.key, name) for name in names}
     partition = store.open(outcome.key)
     return {"preview": partition.read("preview").tobytes()} if partition.num_rows("preview") else {}
 

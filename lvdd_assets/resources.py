@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvdd_assets.distill.catalog import Catalog
+from lvdd_assets.distill.places import Place, parse_place
 from lvdd_assets.distill.registry import load_catalog
 
 
@@ -17,14 +18,14 @@ class Workspace:
 
     Attributes:
         registry: the file that names the datasets (`LVDD_DATASETS`, default `data/datasets.yaml`).
-        data_root: folder of all stores (`LVDD_DATA_ROOT`, default `data`).
+        data_root: folder of all stores, or the URL of one on an object store (`LVDD_DATA_ROOT`, default `data`).
         num_workers: processes for the fan-out over classes (`LVDD_WORKERS`, default the number of cores).
         device: where tensors are computed (`LVDD_DEVICE`): auto, cpu, cuda, cuda:1, mps. Default auto: a GPU if any.
         scheduler: address of a running Dask scheduler (`LVDD_DASK_SCHEDULER`); empty for a pool on this machine.
     """
 
     registry: Path
-    data_root: Path
+    data_root: Place
     num_workers: int = 1
     scheduler: str = ""
     device: str = "auto"
@@ -45,7 +46,7 @@ def workspace_from_environment() -> Workspace:
         raise ValueError(f"LVDD_WORKERS must be a whole number of at least 1, got {workers!r}")
     return Workspace(
         registry=Path(os.environ.get("LVDD_DATASETS") or "data/datasets.yaml"),
-        data_root=Path(os.environ.get("LVDD_DATA_ROOT") or "data").absolute(),
+        data_root=parse_place(os.environ.get("LVDD_DATA_ROOT") or "data"),
         num_workers=int(workers) if workers else len(os.sched_getaffinity(0)),
         scheduler=os.environ.get("LVDD_DASK_SCHEDULER", ""),
         device=os.environ.get("LVDD_DEVICE") or "auto",

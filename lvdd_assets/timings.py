@@ -8,7 +8,8 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+
+from lvdd_assets.distill.places import Place, cache_folder
 
 FILE = "timings.sqlite"
 
@@ -26,22 +27,24 @@ class Taken:
     peak_bytes: int | None = None
 
 
-def remember(data_root: Path, step: str, taken: Mapping[str, Taken]) -> None:
+def remember(data_root: Place, step: str, taken: Mapping[str, Taken]) -> None:
     """Keeps what partitions of a step took, by key, instead of what was known before."""
     if not taken:
         return
-    data_root.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(data_root / FILE, timeout=30)) as database, database:
+    file = cache_folder(data_root) / FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(file, timeout=30)) as database, database:
         _create(database)
         rows = [(step, key, one.seconds, one.peak_bytes) for key, one in taken.items()]
         database.executemany("INSERT OR REPLACE INTO taken VALUES (?, ?, ?, ?)", rows)
 
 
-def recall(data_root: Path, dataset: str) -> dict[str, Taken]:
+def recall(data_root: Place, dataset: str) -> dict[str, Taken]:
     """What each step of a dataset took: seconds of all its partitions together, and the largest peak of memory."""
-    if not (data_root / FILE).exists():
+    file = cache_folder(data_root) / FILE
+    if not file.exists():
         return {}
-    with closing(sqlite3.connect(data_root / FILE, timeout=30)) as database, database:
+    with closing(sqlite3.connect(file, timeout=30)) as database, database:
         _create(database)
         rows = database.execute("SELECT step, key, seconds, peak_bytes FROM taken ORDER BY rowid").fetchall()
     found: dict[str, Taken] = {}

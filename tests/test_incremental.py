@@ -12,8 +12,9 @@ import pytest
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.listing import class_names, list_dataset
 from lvdd_assets.distill.stores import ZarrStore
-from lvdd_assets.incremental import Outcome, Outside, Pipeline, Step, StepError, Task
+from lvdd_assets.incremental import Pipeline
 from lvdd_assets.resources import Workspace
+from lvdd_assets.steps import Outcome, Outside, Step, StepError, Task
 from lvdd_assets.timings import recall
 
 # Small steps with the shape of the real chain: a (files) → b → c (by dataset). They only count and add.

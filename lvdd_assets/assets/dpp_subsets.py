@@ -12,14 +12,15 @@ from lvdd_assets.distill import features, kernels, paper, selection
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.report_pictures import contact_sheet
 from lvdd_assets.distill.stores import ZarrStore
-from lvdd_assets.incremental import Pipeline, Step, Task
-from lvdd_assets.materialize import materialize
+from lvdd_assets.incremental import Pipeline
+from lvdd_assets.materialize import StepConfig, materialize
 from lvdd_assets.partitions import BY_CLASS
+from lvdd_assets.steps import Step, Task
 
 _NUM_PREVIEWS = 4
 
 
-class DppSubsetsConfig(dg.Config):
+class DppSubsetsConfig(StepConfig):
     """How clips are chosen."""
 
     method: str = Field(default="k-dpp", description=f"How clips are chosen: {', '.join(selection.METHODS)}.")
@@ -82,7 +83,6 @@ def _rules(config: Mapping[str, Any]) -> selection.Rules:
 def _compute(task: Task) -> None:
     rules = _rules(task.config)
     latents = task.open("latents").read("latents")
-    # For names and pictures only; what latents were made from is upstream of them, and fresh whenever they are.
     clips = task.open("raw_clips")
     k = _clips_to_keep(task, len(latents))
     chosen = selection.select(latents, k, rules, seed=_class_seed(task.config["seed"], task.class_name))
@@ -100,8 +100,8 @@ STEP = Step(
     by="class",
     compute=_compute,
     settings=_settings,
-    defaults=DppSubsetsConfig().model_dump(),
-    upstream=("latents",),
+    defaults=DppSubsetsConfig.defaults(),
+    upstream=("raw_clips", "latents"),
     modules=(
         *(f"lvdd_assets.distill.{name}" for name in ("selection", "coresets", "dpp", "spectra", "kernels", "features")),
         __name__,

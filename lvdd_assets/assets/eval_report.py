@@ -13,18 +13,19 @@ from lvdd_assets.distill.architectures import NETWORKS
 from lvdd_assets.distill.budget import allowed_bytes, judge_release
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.devices import find_device
+from lvdd_assets.distill.file_stores import FileStore
 from lvdd_assets.distill.protocols import AUGMENTATIONS
 from lvdd_assets.distill.release import SUFFIX, load_release, read_ledger
 from lvdd_assets.distill.report_plots import curve_png
-from lvdd_assets.distill.stores import FileStore
 from lvdd_assets.distill.vae_folders import own_classes
 from lvdd_assets.evaluating import Site, evaluate_release
-from lvdd_assets.incremental import Pipeline, Step, Task
-from lvdd_assets.materialize import materialize
+from lvdd_assets.incremental import Pipeline
+from lvdd_assets.materialize import StepConfig, materialize
 from lvdd_assets.partitions import BY_DATASET, CLASS_TO_DATASET
+from lvdd_assets.steps import Step, Task
 
 
-class EvalReportConfig(dg.Config):
+class EvalReportConfig(StepConfig):
     """How the judges are trained. All rows of the comparison get the same number of updates."""
 
     protocol: Literal["quick", "literature"] = Field(
@@ -87,7 +88,7 @@ def _refuse_over_budget(task: Task, path: Path) -> int:
 
 
 def _compute(task: Task) -> None:
-    path = FileStore(task.data_root, "release").path(f"{task.dataset.name}{SUFFIX}")
+    path = task.open_files("release").fetch(task.key, f"{task.dataset.name}{SUFFIX}")
     allowed = _refuse_over_budget(task, path)
     release = load_release(path, trusted_classes=own_classes(task.dataset.vae))
     site = Site(
@@ -126,8 +127,8 @@ STEP = Step(
     by="dataset",
     compute=_compute,
     settings=_settings,
-    defaults=EvalReportConfig().model_dump(),
-    upstream=("raw_clips", "release"),
+    defaults=EvalReportConfig.defaults(),
+    upstream=("raw_clips", "latents", "dpp_subsets", "quantized_vae", "release"),
     modules=(
         "lvdd_assets.distill.networks",
         "lvdd_assets.distill.architectures",

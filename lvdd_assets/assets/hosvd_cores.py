@@ -15,15 +15,16 @@ from lvdd_assets.distill.fidelity import psnr, snr
 from lvdd_assets.distill.report_pictures import pair_sheet
 from lvdd_assets.distill.stores import Writer, ZarrStore
 from lvdd_assets.distill.vae import load_autoencoder
-from lvdd_assets.incremental import Pipeline, Step, Task
-from lvdd_assets.materialize import materialize
+from lvdd_assets.incremental import Pipeline
+from lvdd_assets.materialize import StepConfig, materialize
 from lvdd_assets.partitions import BY_CLASS
+from lvdd_assets.steps import Step, Task
 
 _NUM_PREVIEWS = 3
 _PREVIEW_STEP = 1.0  # near the latents' own scale
 
 
-class HosvdCoresConfig(dg.Config):
+class HosvdCoresConfig(StepConfig):
     """How latents are decomposed. Recipe tight has nothing to choose: it keeps the whole basis."""
 
     rank_ratio: float = Field(
@@ -77,7 +78,6 @@ def _truncate(latents_NTChw: np.ndarray, config: Mapping[str, Any]) -> CodedClas
 
 def _compute(task: Task) -> None:
     items = task.open("dpp_subsets").read("items")
-    # raw_clips is upstream of latents, and fresh whenever they are.
     clips = task.open("raw_clips")
     with ZarrStore(task.data_root, task.step).write(task.key, **task.commit_arguments()) as out:
         out.metrics = {"num_clips": len(items)}
@@ -143,8 +143,8 @@ STEP = Step(
     by="class",
     compute=_compute,
     settings=_settings,
-    defaults=HosvdCoresConfig().model_dump(),
-    upstream=("latents", "dpp_subsets"),
+    defaults=HosvdCoresConfig.defaults(),
+    upstream=("raw_clips", "latents", "dpp_subsets"),
     modules=(
         "lvdd_assets.distill.tucker",
         "lvdd_assets.distill.rotations",

@@ -19,17 +19,19 @@ from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.devices import find_device, precision_for
 from lvdd_assets.distill.encoding import encode_stream
 from lvdd_assets.distill.fidelity import psnr
+from lvdd_assets.distill.places import Place
 from lvdd_assets.distill.report_pictures import pair_sheet
 from lvdd_assets.distill.stores import ZarrStore
 from lvdd_assets.distill.vae import VideoAutoencoder, autoencoder_fingerprint, load_autoencoder
-from lvdd_assets.incremental import Outside, Pipeline, Step, Task
-from lvdd_assets.materialize import materialize
+from lvdd_assets.incremental import Pipeline
+from lvdd_assets.materialize import StepConfig, materialize
 from lvdd_assets.partitions import BY_CLASS
+from lvdd_assets.steps import Outside, Step, Task
 
 _NUM_PREVIEWS = 3
 
 
-class LatentsConfig(dg.Config):
+class LatentsConfig(StepConfig):
     """How the clips are encoded."""
 
     posterior: Literal["mode", "sample"] = Field(
@@ -47,7 +49,7 @@ def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
     return {"vae": spec.vae}
 
 
-def _outside(spec: DatasetSpec, classes: Sequence[str], data_root: Path) -> Mapping[str, Outside]:
+def _outside(spec: DatasetSpec, classes: Sequence[str], data_root: Place) -> Mapping[str, Outside]:
     weights = autoencoder_fingerprint(spec.vae, spec.base)
     return {name: Outside({"vae": weights}) for name in classes}
 
@@ -131,7 +133,7 @@ STEP = Step(
     by="class",
     compute=_compute,
     settings=_settings,
-    defaults=LatentsConfig().model_dump(),
+    defaults=LatentsConfig.defaults(),
     upstream=("raw_clips",),
     outside=_outside,
     modules=(

@@ -1,7 +1,6 @@
 """`quantized_vae`: the autoencoder's decoder with integer weights, calibrated on the latents that it will decode."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
@@ -14,19 +13,21 @@ from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.class_stores import read_latents
 from lvdd_assets.distill.decoder_quantization import Reference, choose_bits, quantize_decoder
 from lvdd_assets.distill.latent_decoders import LatentDecoder
+from lvdd_assets.distill.places import Place
 from lvdd_assets.distill.quantization import quantize_weights
 from lvdd_assets.distill.report_pictures import pair_sheet
 from lvdd_assets.distill.stores import ZarrStore
 from lvdd_assets.distill.vae import VideoAutoencoder, autoencoder_fingerprint, load_autoencoder
-from lvdd_assets.incremental import Outside, Pipeline, Step, Task
-from lvdd_assets.materialize import materialize
+from lvdd_assets.incremental import Pipeline
+from lvdd_assets.materialize import StepConfig, materialize
 from lvdd_assets.partitions import BY_DATASET, CLASS_TO_DATASET
+from lvdd_assets.steps import Outside, Step, Task
 
 _NUM_PREVIEWS = 3
 _CODED_AT = 1.0  # quantiser step of the latents that calibrate: near their own scale, whatever the budget buys later
 
 
-class QuantizedVaeConfig(dg.Config):
+class QuantizedVaeConfig(StepConfig):
     """How the decoder is quantised."""
 
     bits: int | None = Field(
@@ -66,7 +67,7 @@ def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
     return {"vae": spec.vae, "recipe": spec.recipe}
 
 
-def _outside(spec: DatasetSpec, classes: Sequence[str], data_root: Path) -> Mapping[str, Outside]:
+def _outside(spec: DatasetSpec, classes: Sequence[str], data_root: Place) -> Mapping[str, Outside]:
     return {"": Outside({"vae": autoencoder_fingerprint(spec.vae, spec.base)})}
 
 
@@ -171,7 +172,7 @@ STEP = Step(
     by="dataset",
     compute=_compute,
     settings=_settings,
-    defaults=QuantizedVaeConfig().model_dump(),
+    defaults=QuantizedVaeConfig.defaults(),
     upstream=("raw_clips", "dpp_subsets", "hosvd_cores"),
     outside=_outside,
     modules=(

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -16,11 +15,13 @@ from tqdm import tqdm
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.ingestion import ClassRecord, ListedClass, ingest
 from lvdd_assets.distill.listing import list_dataset
+from lvdd_assets.distill.places import Place
 from lvdd_assets.distill.report_pictures import contact_sheet
 from lvdd_assets.distill.stores import ZarrStore, digest_cache
-from lvdd_assets.incremental import Outside, Pipeline, Step, Task
-from lvdd_assets.materialize import materialize
+from lvdd_assets.incremental import Pipeline
+from lvdd_assets.materialize import StepConfig, materialize
 from lvdd_assets.partitions import BY_CLASS
+from lvdd_assets.steps import Outside, Step, Task
 
 # Longer tables go to the store alone: metadata is kept for ever with every run.
 _MAX_SHOWN = 50
@@ -28,7 +29,7 @@ _MAX_SHOWN = 50
 _PREVIEW_QUALITY = 85
 
 
-class RawClipsConfig(dg.Config):
+class RawClipsConfig(StepConfig):
     """Clip shape, sampling and split come from the registry; there is nothing else to choose."""
 
 
@@ -36,7 +37,7 @@ def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
     return {**asdict(spec.shape), **asdict(spec.sampling)}
 
 
-def _outside(spec: DatasetSpec, classes: Sequence[str], data_root: Path) -> Mapping[str, Outside]:
+def _outside(spec: DatasetSpec, classes: Sequence[str], data_root: Place) -> Mapping[str, Outside]:
     """The files of each class and the hash of all that is known of them: content, side of the split, what is left
     out."""
     listings = list_dataset(spec)
@@ -115,7 +116,7 @@ STEP = Step(
     by="class",
     compute=_compute,
     settings=_settings,
-    defaults=RawClipsConfig().model_dump(),
+    defaults=RawClipsConfig.defaults(),
     outside=_outside,
     modules=(
         "lvdd_assets.distill.containers",

@@ -19,23 +19,24 @@ from lvdd_assets.distill.budget import COARSEST_STEP, FINEST_STEP, BudgetError, 
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.class_coding import SharedBasis
 from lvdd_assets.distill.devices import find_device
+from lvdd_assets.distill.file_stores import FileStore
 from lvdd_assets.distill.filling import Source, fill_with_latents, fill_with_videos
 from lvdd_assets.distill.protocols import named_protocol
 from lvdd_assets.distill.release import SUFFIX, CodedClips, ReleaseParts, load_release, pack, package_version
 from lvdd_assets.distill.soft_labels import DEFAULT_TEMPERATURE, quantize, train_teacher
-from lvdd_assets.distill.stores import FileStore
 from lvdd_assets.distill.training_sets import Decoding, read_decoding
 from lvdd_assets.distill.utility import decode_judged, judged_positions, train_judge
 from lvdd_assets.distill.vae_folders import own_classes
-from lvdd_assets.incremental import Pipeline, Step, Task
-from lvdd_assets.materialize import materialize
+from lvdd_assets.incremental import Pipeline
+from lvdd_assets.materialize import StepConfig, materialize
 from lvdd_assets.partitions import BY_DATASET, CLASS_TO_DATASET
+from lvdd_assets.steps import Step, Task
 
 # Enough of a fingerprint to tell two apart; every byte of the provenance counts against the budget.
 _SHORT = 16
 
 
-class ReleaseConfig(dg.Config):
+class ReleaseConfig(StepConfig):
     """How the budget is spent; how large it is stands in the registry."""
 
     coarsest_step: float = Field(
@@ -272,7 +273,7 @@ STEP = Step(
     by="dataset",
     compute=_compute,
     settings=_settings,
-    defaults=ReleaseConfig().model_dump(),
+    defaults=ReleaseConfig.defaults(),
     upstream=("hosvd_cores", "quantized_vae"),
     modules=(
         "lvdd_assets.distill.rotations",

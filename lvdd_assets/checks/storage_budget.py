@@ -7,9 +7,11 @@ import dagster as dg
 
 from lvdd_assets.distill.budget import allowed_bytes, format_bytes, judge_class, judge_release
 from lvdd_assets.distill.catalog import DatasetSpec
+from lvdd_assets.distill.commits import StoreError
+from lvdd_assets.distill.file_stores import FileStore
 from lvdd_assets.distill.listing import class_names
 from lvdd_assets.distill.release import SUFFIX, read_ledger
-from lvdd_assets.distill.stores import FileStore, ZarrStore
+from lvdd_assets.distill.stores import ZarrStore
 from lvdd_assets.incremental import Pipeline
 from lvdd_assets.partitions import class_key, datasets_of_run
 
@@ -68,14 +70,11 @@ def release_fits_its_budget(
     passed, sentences, tables = True, [], []
     measured, allowances = {}, {}
     for spec in datasets_of_run(context, pipeline.workspace.catalog()):
-        path, allowed = store.path(f"{spec.name}{SUFFIX}"), _allowed(spec)
-        if not path.exists():
-            passed = False
-            sentences.append(f"{spec.name}: no release file at {path}")
-            continue
+        name, allowed = f"{spec.name}{SUFFIX}", _allowed(spec)
         try:
+            path = store.fetch(spec.name, name)
             ledger, size = read_ledger(path), path.stat().st_size
-        except ValueError as error:
+        except (StoreError, ValueError) as error:
             passed = False
             sentences.append(f"{spec.name}: {error}. Materialize release again")
             continue

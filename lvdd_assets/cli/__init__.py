@@ -3,7 +3,7 @@ in assets."""
 
 import click
 
-from lvdd_assets.cli import datasets, planning, releases, running
+from lvdd_assets.cli import datasets, planning, releases, running, upkeep
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,6 +22,9 @@ for _command in (
     releases.inspect,
     releases.evaluate,
     releases.tables,
+    upkeep.stale,
+    upkeep.verify,
+    upkeep.gc,
     datasets.datasets,
     datasets.fetch,
     datasets.train_vae,

@@ -139,7 +139,10 @@ def train_vae(
         workspace = workspace_from_environment()
         spec = workspace.catalog().dataset(dataset)
         clips = _train_clips(build_pipeline(workspace), spec)
-        out = out or workspace.data_root / "autoencoders" / spec.name
+        if out is None:
+            if not isinstance(workspace.data_root, Path):
+                raise ValueError("the data root is no folder: say with --out where the weights are to go")
+            out = workspace.data_root / "autoencoders" / spec.name
         schedule = Schedule(steps, None if steps else minutes or 5.0, learning_rate)
         with tqdm(total=100, unit="%", desc="train", disable=not sys.stderr.isatty(), leave=False) as bar:
 

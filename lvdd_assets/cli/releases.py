@@ -81,7 +81,7 @@ def evaluate(
             augmentation=list(augment) or None,
             rivals=list(rivals),
             curve=list(curve),
-        ).model_dump()
+        ).settings()
         with step_errors():
             site = bring_site_up(build_pipeline(workspace), spec, config)
         release = load_release(file, trusted_classes=own_classes(spec.vae))
@@ -136,7 +136,7 @@ def tables(
             seeds=list(range(seeds)) if seeds else None,
             epochs=epochs,
             rivals=["tight", "paper", "codec"],
-        ).model_dump()
+        ).settings()
         pipeline, catalog = build_pipeline(workspace), workspace.catalog()
         benches = []
         with progress_text() as say:

@@ -34,12 +34,14 @@ def demo() -> None:
 
 @click.command()
 @click.argument("dataset", default="default")
-def run(dataset: str) -> None:
-    """Run the whole chain on DATASET (of the registry), recomputing only what is stale."""
-    _run_chain(dataset)
+@click.option("--force", is_flag=True, help="Compute everything, also what is fresh.")
+def run(dataset: str, force: bool) -> None:
+    """Run the whole chain on DATASET (of the registry), recomputing only what is stale (`lvdd stale` says what that
+    is)."""
+    _run_chain(dataset, force=force)
 
 
-def _run_chain(dataset: str) -> None:
+def _run_chain(dataset: str, *, force: bool = False) -> None:
     """Both jobs of the chain through Dagster in this process, then the report's table."""
     start = time.monotonic()
     # Dagster reads the same registry and data root; its definitions are loaded now, when the videos are there.
@@ -48,7 +50,8 @@ def _run_chain(dataset: str) -> None:
 
         from lvdd_assets.automation import distill_classes, release_dataset
         from lvdd_assets.definitions import defs
-        from lvdd_assets.distill.stores import FileStore
+        from lvdd_assets.distill.file_stores import FileStore
+        from lvdd_assets.distill.places import parse_place
         from lvdd_assets.partitions import BY_CLASS, BY_DATASET
 
         workspace = workspace_from_environment()
@@ -59,22 +62,26 @@ def _run_chain(dataset: str) -> None:
         with dg.DagsterInstance.from_config(home) as instance:
             for job, partitions in ((distill_classes, BY_CLASS), (release_dataset, BY_DATASET)):
                 partitions.validate_partition_key(name, None)
-                _run_job(defs.resolve_job_def(job.name), partitions.get_tags_for_partition_key(name), instance)
+                tags = partitions.get_tags_for_partition_key(name)
+                _run_job(defs.resolve_job_def(job.name), tags, instance, force=force)
         commit = FileStore(workspace.data_root, "eval_report").commit_of(name)
         release = FileStore(workspace.data_root, "release").commit_of(name)
         assert commit is not None
         assert release is not None
         click.echo(f"\n{commit.metrics['summary']}\n")
-        click.echo(f"release  {short(Path(release.metrics['file']))}")
-        click.echo(f"report   {short(Path(commit.metrics['report']))}")
+        click.echo(f"release  {short(parse_place(release.metrics['file']))}")
+        click.echo(f"report   {short(parse_place(commit.metrics['report']))}")
         click.echo(f"lineage  . ./env.sh && dagster dev    ({time.monotonic() - start:.0f} s)")
 
 
-def _run_job(job: "dg.JobDefinition", tags: object, instance: "dg.DagsterInstance") -> None:
+def _run_job(job: "dg.JobDefinition", tags: object, instance: "dg.DagsterInstance", *, force: bool) -> None:
     """Runs one job; says of each asset what was computed, and ends the program with the step's own message if it
     fails."""
-    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    result = job.execute_in_process(instance=instance, tags=tags, run_config=quiet, raise_on_error=False)  # type: ignore[arg-type]
+    config: dict[str, object] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    if force:
+        steps = [key.to_user_string() for key in job.asset_layer.executable_asset_keys]
+        config["ops"] = {step: {"config": {"force": True}} for step in steps}
+    result = job.execute_in_process(instance=instance, tags=tags, run_config=config, raise_on_error=False)  # type: ignore[arg-type]
     for event in result.all_events:
         if event.is_step_success:
             materialized = result.asset_materializations_for_node(event.step_key or "")

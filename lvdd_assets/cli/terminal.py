@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
+from lvdd_assets.distill.places import Place
+
 
 @contextmanager
 def sentences() -> Iterator[None]:
@@ -24,7 +26,7 @@ def sentences() -> Iterator[None]:
 @contextmanager
 def step_errors() -> Iterator[None]:
     """A step's own message for the user."""
-    from lvdd_assets.incremental import StepError
+    from lvdd_assets.steps import StepError
 
     try:
         yield
@@ -57,6 +59,8 @@ def aligned(table: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
-def short(path: Path) -> str:
-    """The path as seen from here, where it lies below."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+def short(place: Place) -> str:
+    """A path as seen from here, where it lies below; all of it, or its URL, elsewhere."""
+    if not isinstance(place, Path):
+        return str(place)
+    return os.path.relpath(place) if place.is_relative_to(Path.cwd()) else str(place)

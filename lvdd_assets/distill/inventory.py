@@ -4,10 +4,10 @@ Counts only; the files are listed in `listing`, decoded in `ingestion`.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from lvdd_assets.distill.catalog import CatalogError, DatasetSpec
 from lvdd_assets.distill.listing import LAYOUTS, list_dataset
+from lvdd_assets.distill.places import Place
 from lvdd_assets.distill.stores import ZarrStore
 
 
@@ -42,7 +42,7 @@ class Inventory:
     num_excluded: int = 0
 
 
-def take_inventory(spec: DatasetSpec, data_root: Path) -> Inventory:
+def take_inventory(spec: DatasetSpec, data_root: Place) -> Inventory:
     """Counts a dataset's files and what is stored of them; opens none. A dataset that is not there is no error."""
     try:
         listings = list_dataset(spec)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lvdd_assets.assets import eval_report
-from lvdd_assets.distill.stores import FileStore
+from lvdd_assets.distill.file_stores import FileStore
 from lvdd_assets.evaluating import SCORES, protocol_of
 from tests.conftest import QUICK, MakeChain, failure, metadata
 

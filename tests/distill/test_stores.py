@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvdd_assets.distill import stores
-from lvdd_assets.distill.stores import FileStore, StoreError, ZarrStore
+from lvdd_assets.distill.commits import StoreError
+from lvdd_assets.distill.stores import ZarrStore
 
 
 def _write(store: ZarrStore, key: str, value: int, rows: int = 5) -> None:
@@ -227,48 +228,6 @@ def test_a_killed_writer_leaves_the_old_partition(tmp_path: Path) -> None:
     assert (store.open("demo/run").read("clips") == 1).all()
     _write(store, "demo/run", 2)
     assert (store.open("demo/run").read("clips") == 2).all()
-
-
-def test_files_are_committed_with_their_hashes(tmp_path: Path) -> None:
-    store = FileStore(tmp_path, "release")
-    store.write("demo", "f1", files={"demo.zip": b"one"}, settings={"s": 1}, inputs={}, metrics={"m": [1]})
-    commit = store.commit_of("demo")
-    assert (commit.fingerprint, commit.settings, commit.metrics) == ("f1", {"s": 1}, {"m": [1]})
-    assert store.path("demo.zip").read_bytes() == b"one"
-    store.path("demo.zip").write_bytes(b"other")  # somebody changed the file: it is not what was committed
-    assert store.commit_of("demo") is None
-    store.write("demo", "f2", files={"demo.zip": b"two"}, settings={}, inputs={}, metrics={})
-    assert store.commit_of("demo").fingerprint == "f2"
-    store.path("demo.zip").unlink()
-    assert store.commit_of("demo") is None
-
-
-def test_a_mixture_of_old_and_new_files_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = FileStore(tmp_path, "eval_report")
-    store.write("demo", "f1", files={"demo/a": b"1", "demo/b": b"1"}, settings={}, inputs={}, metrics={})
-    replaced: list[Path] = []
-    original = Path.replace
-
-    def dying(self: Path, target: Path) -> Path:
-        if replaced:
-            raise OSError("disk full")
-        replaced.append(Path(target))
-        return original(self, target)
-
-    monkeypatch.setattr(Path, "replace", dying)
-    with pytest.raises(OSError, match="disk full"):
-        store.write("demo", "f2", files={"demo/a": b"2", "demo/b": b"2"}, settings={}, inputs={}, metrics={})
-    monkeypatch.undo()
-    assert store.commit_of("demo") is None
-    assert not list(tmp_path.rglob("*.partial"))
-
-
-def test_a_damaged_mark_counts_as_nothing_stored(tmp_path: Path) -> None:
-    store = FileStore(tmp_path, "release")
-    store.write("demo", "f1", files={"demo.zip": b"one"}, settings={}, inputs={}, metrics={})
-    for text in ("", "{", "[]", '{"surprise": 1}'):
-        store.path("demo.commit.json").write_text(text)
-        assert store.commit_of("demo") is None
 
 
 def _write_one(folder: Path, class_name: str) -> None:
