@@ -12,6 +12,7 @@ The basis of a class is the cheapest of three: its own HOSVD (one byte a rotatio
 Legend: N clips, T frames, C channels, h, w of the latents.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,7 +82,13 @@ class SharedBasis:
     mode_sizes: tuple[int, ...]
     angles: bytes
 
-    @property
+    def __post_init__(self) -> None:
+        coefficient_coding.check_shape((1, *self.mode_sizes))
+        expected = sum(map(rotations.num_angles, self.mode_sizes))
+        if len(self.angles) != expected:
+            raise ValueError(f"a basis of modes {self.mode_sizes} has {expected} angles, got {len(self.angles)}")
+
+    @functools.cached_property
     def factors(self) -> tuple[NDArray[np.float64], ...]:
         """Four orthonormal matrices [size, size]."""
         return _factors_from_angles(self.angles, self.mode_sizes)
@@ -192,6 +199,42 @@ def decode(coded: CodedClass, shared: SharedBasis | None = None) -> NDArray[np.f
     Raises:
         ValueError: the bytes do not hold what the header announces.
     """
+    check(coded, shared)
+    with np.errstate(all="ignore"):  # what is damaged may overflow, which is refused below
+        latents = _decode(coded, shared)
+    if not np.isfinite(latents).all():
+        raise ValueError(f"latents of a class coded as {coded.codec} are not finite: its bytes or its step are damaged")
+    return latents
+
+
+def check(coded: CodedClass, shared: SharedBasis | None = None) -> None:
+    """All that can be said of a class without decoding it: nothing of the announced size is allocated.
+
+    Raises:
+        ValueError: it is larger than any class that is coded, or its bytes cannot hold what the header announces.
+    """
+    sizes, count, data = coded.mode_sizes, coded.num_clips, coded.data
+    if coded.codec == "hosvd-range":
+        _, start = _find_basis(data, sizes, shared)
+        coefficient_coding.check_bytes(len(data) - start, (count, *sizes))
+    elif coded.codec == "hosvd-lzma":
+        lzma_coding.check(data, sizes, coded.ranks)
+    else:
+        expected = (
+            float_coding.svd_num_bytes(count, sizes, coded.ranks[0])
+            if coded.codec == "svd-f32"
+            else float_coding.tucker_num_bytes(count, sizes, coded.ranks[:4], instance_rank=_instance_rank(coded))
+        )
+        if len(data) != expected:
+            raise ValueError(f"{coded.codec} has {len(data)} B, its shapes need {expected} B: it is cut or damaged")
+    coefficient_coding.check_shape((count, *sizes))
+
+
+def _instance_rank(coded: CodedClass) -> int | None:
+    return coded.ranks[4] if len(coded.ranks) == 5 else None
+
+
+def _decode(coded: CodedClass, shared: SharedBasis | None) -> NDArray[np.float32]:
     if coded.codec == "hosvd-range":
         factors, start = _read_basis(coded.data, coded.mode_sizes, shared)
         integers = coefficient_coding.decode(coded.data[start:], (coded.num_clips, *coded.mode_sizes))
@@ -201,9 +244,12 @@ def decode(coded: CodedClass, shared: SharedBasis | None = None) -> NDArray[np.f
         mean, left, right = float_coding.decode_svd(coded.data, num_clips=count, mode_sizes=sizes, rank=coded.ranks[0])
         return tucker.reconstruct_svd(tucker.TruncatedSvd(mean, left, right))
     if coded.codec == "tucker-f32":
-        instance_rank = coded.ranks[4] if len(coded.ranks) == 5 else None
         core, matrices, instance_factor = float_coding.decode_tucker(
-            coded.data, num_clips=count, mode_sizes=sizes, ranks=coded.ranks[:4], instance_rank=instance_rank
+            coded.data,
+            num_clips=count,
+            mode_sizes=sizes,
+            ranks=coded.ranks[:4],
+            instance_rank=_instance_rank(coded),
         )
         return tucker.reconstruct(TuckerTensor(core, matrices, instance_factor))
     core, matrices = lzma_coding.decode(coded.data, count, sizes, coded.ranks, coded.step)
@@ -237,22 +283,30 @@ def _steps(step: float, frames: int) -> NDArray[np.float64]:
     return np.where(np.arange(frames) == 0, _FIRST_STEP * step, step).reshape(-1, 1, 1, 1)
 
 
-def _read_basis(
-    data: bytes, sizes: tuple[int, ...], shared: SharedBasis | None
-) -> tuple[tuple[NDArray[np.float64], ...], int]:
-    """Four factors, and where the coefficients begin."""
+def _find_basis(data: bytes, sizes: tuple[int, ...], shared: SharedBasis | None) -> tuple[Basis, int]:
+    """In which basis a class is coded, and where its coefficients begin."""
     if not data or data[0] >= len(_BASES):
         raise ValueError(f"a coded class starts with {data[:1].hex() or 'nothing'}, expected a basis: it is damaged")
     basis = _BASES[data[0]]
     if basis == "shared":
         if shared is None or shared.mode_sizes != sizes:
             raise ValueError(f"a class of modes {sizes} is coded in a shared basis that is not there")
-        return shared.factors, 1
-    coded = (sizes[1],) if basis == "cosine" else sizes
-    end = 1 + sum(map(rotations.num_angles, coded))
+        return basis, 1
+    end = 1 + sum(map(rotations.num_angles, (sizes[1],) if basis == "cosine" else sizes))
     if len(data) < end:
         raise ValueError(f"a coded class has {len(data)} B, its basis alone takes {end} B: it is cut or damaged")
-    factors = _factors_from_angles(data[1:end], coded)
+    return basis, end
+
+
+def _read_basis(
+    data: bytes, sizes: tuple[int, ...], shared: SharedBasis | None
+) -> tuple[tuple[NDArray[np.float64], ...], int]:
+    """Four factors, and where the coefficients begin."""
+    basis, end = _find_basis(data, sizes, shared)
+    if basis == "shared":
+        assert shared is not None
+        return shared.factors, end
+    factors = _factors_from_angles(data[1:end], (sizes[1],) if basis == "cosine" else sizes)
     if basis == "cosine":
         cosines = [rotations.cosine_basis(size) for size in sizes]
         factors = (cosines[0], factors[0], cosines[2], cosines[3])
@@ -261,8 +315,6 @@ def _read_basis(
 
 def _factors_from_angles(angles: bytes, sizes: Sequence[int]) -> tuple[NDArray[np.float64], ...]:
     ends = np.cumsum([rotations.num_angles(size) for size in sizes])
-    if len(angles) != ends[-1]:
-        raise ValueError(f"a basis of modes {tuple(sizes)} has {ends[-1]} angles, got {len(angles)}")
     starts = [0, *ends[:-1]]
     return tuple(
         rotations.from_angles(angles[start:end], size) for start, end, size in zip(starts, ends, sizes, strict=True)

@@ -11,7 +11,7 @@ Legend: N clips, T frames, C channels, H, W pixels.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -41,6 +41,7 @@ WORST_CRF: dict[str, int] = {"av1": 70, "hevc": 51, "h264": 51}
 _WORST_CRF_OPTION = 63
 
 _ENCODERS = {"av1": "libsvtav1", "hevc": "libx265", "h264": "libx264"}
+_PIXELS = "yuv420p"
 _DECODERS = {"av1": "libdav1d", "hevc": "hevc", "h264": "h264"}
 # One thread everywhere: the bytes do not depend on the machine's cores.
 _OPTIONS = {
@@ -171,7 +172,7 @@ def _encode(clip_TCHW: NDArray[np.uint8], codec: Codec, crf: int, height: int, w
     encoder = av.CodecContext.create(_ENCODERS[codec], "w")
     assert isinstance(encoder, av.VideoCodecContext)
     encoder.height, encoder.width = height, width
-    encoder.pix_fmt = "yuv420p"
+    encoder.pix_fmt = _PIXELS
     encoder.framerate, encoder.time_base = Fraction(12), Fraction(1, 12)
     encoder.gop_size = max(len(clip_TCHW), 2)
     encoder.thread_count = 1
@@ -185,7 +186,7 @@ def _encode(clip_TCHW: NDArray[np.uint8], codec: Codec, crf: int, height: int, w
     packets = []
     for index, pixels_CHW in enumerate(clip_TCHW):
         image = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0)), format="rgb24")
-        frame = image.reformat(width, height, "yuv420p", interpolation=_SCALE_DOWN)
+        frame = image.reformat(width, height, _PIXELS, interpolation=_SCALE_DOWN)
         frame.pts, frame.time_base = index, encoder.time_base
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
@@ -209,6 +210,9 @@ def _take_apart(raw: bytes, extradata: bytes, codec: Codec) -> tuple[bytes, byte
 def decode_clip(encoded: EncodedClip) -> NDArray[np.uint8]:
     """The clip, from header and packets alone: uint8 [T, 3, H, W].
 
+    One of three decoders gets the units one by one, on one thread, without a demuxer; it stops at the first frame that
+    is too many, of another size or of another format than the encoders here write.
+
     Raises:
         ValueError: the bytes are damaged.
     """
@@ -218,20 +222,34 @@ def decode_clip(encoded: EncodedClip) -> NDArray[np.uint8]:
     decoder.thread_count = 1
     # A damaged header that announces larger frames is refused before they are allocated.
     decoder.options = {"max_pixels": str((height + _CODED_UNIT) * (width + _CODED_UNIT))}
-    stream = encoded.header + encoded.packets
-    frames: list[av.VideoFrame] = []
+    expected = [encoded.num_frames, height, width]
+    clip_TCHW = np.empty((encoded.num_frames, 3, encoded.height, encoded.width), dtype=np.uint8)
+    num_frames = 0
     try:
-        # dav1d takes a whole stream at once; the others want one picture at a time, which the parser finds.
-        packets = [av.Packet(stream)] if encoded.codec == "av1" else [*decoder.parse(stream), *decoder.parse(None)]
-        for packet in [*packets, None]:
-            frames += decoder.decode(packet)
+        for frame in _decode_frames(decoder, encoded):
+            got = f"frame {num_frames} of {frame.height}×{frame.width} in {frame.format.name}"
+            if (frame.height, frame.width) != (height, width) or frame.format.name != _PIXELS:
+                raise ValueError(f"damaged {encoded.codec} bytes: {got}, expected [T, H, W] = {expected} in {_PIXELS}")
+            if num_frames == encoded.num_frames:
+                raise ValueError(f"damaged {encoded.codec} bytes: {got}, expected [T, H, W] = {expected}")
+            clip_TCHW[num_frames] = _to_pixels(frame, encoded.height, encoded.width)
+            num_frames += 1
     except FFmpegError as error:
         raise ValueError(f"damaged {encoded.codec} bytes: {error.strerror}") from error
-    if any((frame.height, frame.width) != (height, width) for frame in frames) or len(frames) != encoded.num_frames:
-        got = [(frame.height, frame.width) for frame in frames]
-        expected = [encoded.num_frames, height, width]
-        raise ValueError(f"damaged {encoded.codec} bytes: frames {got}, expected [T, H, W] = {expected}")
-    return np.stack([_to_pixels(frame, encoded.height, encoded.width) for frame in frames])
+    if num_frames != encoded.num_frames:
+        raise ValueError(f"damaged {encoded.codec} bytes: {num_frames} frames, expected [T, H, W] = {expected}")
+    return clip_TCHW
+
+
+def _decode_frames(decoder: av.VideoCodecContext, encoded: EncodedClip) -> Iterator[av.VideoFrame]:
+    """Frames as they come: of all packets at once, a stream of empty frames would be a bomb."""
+    stream = encoded.header + encoded.packets
+    if encoded.codec == "av1":
+        packets = [av.Packet(join_units([unit], "av1")) for unit in split_units(stream, "av1")]
+    else:  # these want one picture at a time, which the parser finds
+        packets = [*decoder.parse(stream), *decoder.parse(None)]
+    for packet in [*packets, None]:
+        yield from decoder.decode(packet)
 
 
 def _to_pixels(frame: av.VideoFrame, height: int, width: int) -> NDArray[np.uint8]:

@@ -28,7 +28,9 @@ from lvdd_assets.distill.codec import EncodedClip, decode_clip
 Size = tuple[int, int]
 
 _MAX_SIDE, _MAX_FRAMES, _MAX_CLIPS = 1 << 12, 1 << 12, 1 << 20
-_MAX_DECODED_BYTES = 1 << 36
+_MAX_DECODED_BYTES = 1 << 33
+# Stream headers are some tens of bytes, one a frame size and quality; each repeats what it shares with the one before.
+_MAX_HEADER, _MAX_HEADS = 1 << 10, 1 << 12
 _HAS_WHOLE = 16
 _NO_PATTERN, _SAME_PATTERN, _NEW_PATTERN = range(3)
 
@@ -76,6 +78,12 @@ class CodedVideos:
             )
         if any(not 0 <= index < len(self.heads) for index in self.head_of):
             raise ValueError(f"clips refer to head {max(self.head_of)} of {len(self.heads)}")
+        for head in self.heads:
+            # Coded frames are scaled down, if at all; odd sides are rounded to even ones.
+            if head.size[0] > self.height + 1 or head.size[1] > self.width + 1:
+                raise ValueError(
+                    f"frames coded as {head.size} for clips of {self.height}×{self.width}: expected no larger"
+                )
 
     @property
     def num_clips(self) -> int:
@@ -137,8 +145,11 @@ class CodedVideos:
         needed = self.num_clips * self.num_frames * 3 * self.height * self.width
         if needed > _MAX_DECODED_BYTES:
             raise ValueError(f"{self.num_clips} clips would take {needed} B decoded, at most {_MAX_DECODED_BYTES}")
+        clips_NTCHW = np.empty((self.num_clips, self.num_frames, 3, self.height, self.width), dtype=np.uint8)
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            return np.stack(list(pool.map(decode_clip, self._encoded())))
+            for index, clip_TCHW in enumerate(pool.map(decode_clip, self._encoded())):
+                clips_NTCHW[index] = clip_TCHW
+        return clips_NTCHW
 
     def _encoded(self) -> Iterator[EncodedClip]:
         for index, packets in zip(self.head_of, self.packets, strict=True):
@@ -205,7 +216,7 @@ def _write_heads(heads: Sequence[Head]) -> bytes:
 
 def _read_heads(data: bytes, start: int) -> tuple[tuple[Head, ...], int]:
     num_heads, start = read_varint(data, start)
-    if not 1 <= num_heads <= len(data) - start:
+    if not 1 <= num_heads <= min(len(data) - start, _MAX_HEADS):
         raise ValueError(f"damaged video bytes: {num_heads} stream headers in {len(data) - start} bytes")
     heads, before = [], b""
     pattern: Pattern | None = None
@@ -215,7 +226,8 @@ def _read_heads(data: bytes, start: int) -> tuple[tuple[Head, ...], int]:
             value, start = read_varint(data, start)
             numbers.append(value)
         height, width, num_same, num_more = numbers
-        if max(height, width) > _MAX_SIDE or num_same > len(before) or start + num_more > len(data):
+        fits = num_same <= len(before) and num_same + num_more <= _MAX_HEADER and start + num_more <= len(data)
+        if not (2 <= height <= _MAX_SIDE and 2 <= width <= _MAX_SIDE and fits):
             raise ValueError(f"damaged video bytes: a stream header of {numbers} at byte {start} of {len(data)}")
         before = before[:num_same] + data[start : start + num_more]
         start += num_more + 1
@@ -234,13 +246,13 @@ def _index_bits(count: int) -> int:
 
 def _write_bits(values: Sequence[int], width: int) -> bytes:
     """Numbers of `width` bits each, the lowest first."""
-    joined = sum(value << index * width for index, value in enumerate(values))
-    return joined.to_bytes((len(values) * width + 7) // 8, "little")
+    bits = np.asarray(values, dtype=np.uint32)[:, None] >> np.arange(width, dtype=np.uint32) & 1
+    return np.packbits(bits.astype(np.uint8).ravel(), bitorder="little").tobytes()
 
 
 def _read_bits(data: bytes, start: int, count: int, width: int) -> tuple[list[int], int]:
     end = start + (count * width + 7) // 8
     if end > len(data):
         raise ValueError(f"damaged video bytes: {count} numbers of {width} bits at byte {start} of {len(data)}")
-    joined = int.from_bytes(data[start:end], "little")
-    return [joined >> index * width & (1 << width) - 1 for index in range(count)], end
+    bits = np.unpackbits(np.frombuffer(data[start:end], np.uint8), count=count * width, bitorder="little")
+    return (bits.reshape(count, width) @ (1 << np.arange(width))).tolist(), end

@@ -35,8 +35,10 @@ _NUM_SYMBOLS = _ESCAPE + 1
 # −log2(1 − _ESCAPE / _MOST) bits.
 _SEEN, _PRIOR, _MOST = 64, 1 << 12, 1 << 16
 MOST_SYMBOLS_PER_BYTE = 1 << 15
-LONGEST_MODE = 1 << 12
-"""Longest mode that is coded: the number of passes is what a few damaged bytes could announce."""
+LONGEST_MODE, MOST_POSITIONS, MOST_COEFFICIENTS = 1 << 10, 1 << 22, 1 << 28
+"""Longest mode, most positions of a clip and most coefficients of a class that are coded. A few damaged bytes could
+announce any number of them: time is at most some microseconds a coefficient, memory some 250 B a position and 64 B a
+coefficient."""
 
 # Contexts as (steps back in t, c, y, x; weight of the clip's own magnitude; weight of the class's mean magnitude),
 # weights in 1/1024. Fitted by training/fit_contexts.py, six clips a video, on the training part of the free videos that
@@ -74,7 +76,7 @@ def encode(values_NTChw: NDArray[np.integer]) -> bytes:
         raise ValueError(f"expected integers [N, T, C, h, w], not empty, got {values.dtype} {values.shape}")
     if values.min() < -(2**31) or values.max() > 2**31 - 1:
         raise ValueError(f"integers from {values.min()} to {values.max()} do not fit int32: choose a larger step")
-    _check_shape(values.shape)
+    check_shape(values.shape)
 
     own_PN = np.ascontiguousarray(values.reshape(len(values), -1).T, dtype=np.int64)
     common_P1 = _common(own_PN)
@@ -93,12 +95,8 @@ def decode(data: bytes, shape: tuple[int, ...]) -> NDArray[np.int32]:
     Raises:
         ValueError: the bytes hold less than the shape announces, or are damaged in a way that can be seen.
     """
-    if len(shape) != 5 or min(shape) < 1:
-        raise ValueError(f"expected five sizes N, T, C, h, w of at least 1, got {shape}")
-    _check_shape(shape)
-    count = math.prod(map(int, shape))
-    if len(data) < _least_bytes(count):
-        raise ValueError(f"{len(data)} B cannot hold {count} coefficients of shape {shape}: they are cut or damaged")
+    check_bytes(len(data), shape)
+    check_shape(shape)
 
     words = np.frombuffer(data + bytes(-len(data) % 4), dtype=">u4").astype(np.uint32)
     shells, distributions = _shells(tuple(shape[1:])), _Distributions()
@@ -144,7 +142,7 @@ class _Shell:
     expected: NDArray[np.int64]
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=2)
 def _shells(mode_sizes: tuple[int, ...]) -> list[_Shell]:
     """All passes for the modes T, C, h, w, in the order of coding."""
     _, channels, height, width = mode_sizes
@@ -330,9 +328,28 @@ def _decode_bits(coder: Any, num_bits: NDArray[np.int64]) -> NDArray[np.int64]:
     return values
 
 
-def _check_shape(shape: tuple[int, ...]) -> None:
-    if max(shape[1:]) > LONGEST_MODE:
-        raise ValueError(f"modes T, C, h, w of {tuple(shape[1:])} are not coded, the longest is {LONGEST_MODE}")
+def check_bytes(num_bytes: int, shape: tuple[int, ...]) -> None:
+    """Raises a ValueError where so few bytes cannot hold coefficients [N, T, C, h, w]."""
+    if len(shape) != 5 or min(shape) < 1:
+        raise ValueError(f"expected five sizes N, T, C, h, w of at least 1, got {shape}")
+    count = math.prod(map(int, shape))
+    if num_bytes < _least_bytes(count):
+        raise ValueError(f"{num_bytes} B cannot hold {count} coefficients of shape {shape}: they are cut or damaged")
+
+
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Raises a ValueError where coefficients [N, T, C, h, w] are more than is coded."""
+    modes, num_positions = tuple(map(int, shape[1:])), math.prod(map(int, shape[1:]))
+    if max(modes) > LONGEST_MODE or num_positions > MOST_POSITIONS:
+        raise ValueError(
+            f"modes T, C, h, w of {modes} are not coded, the longest is {LONGEST_MODE}, the largest product "
+            f"{MOST_POSITIONS}"
+        )
+    if int(shape[0]) * num_positions > MOST_COEFFICIENTS:
+        raise ValueError(
+            f"{shape[0]} clips of modes {modes} are not coded in one piece: expected at most {MOST_COEFFICIENTS} "
+            "coefficients, keep fewer clips of the class"
+        )
 
 
 def _least_bytes(count: int) -> int:

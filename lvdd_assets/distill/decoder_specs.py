@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 _MAX_STAGES = 8
 _MAX_UPSAMPLING = 64
 _MAX_OWN_CONFIG = 16_000
-_COUNTS = range(1, 4096 + 1)
+_COUNTS = range(1, 1024 + 1)  # what a layer makes of a batch takes a gigabyte at most
 _ALLOWED: dict[str, Sequence[Any]] = {  # of each key, or of each entry where the key holds a list
     "act_fn": ("swish", "silu", "mish", "gelu", "relu"),
     "base_dim": _COUNTS,
@@ -226,7 +226,8 @@ class DecoderSpec:
     def _check_own(self) -> None:
         config = self.config
         sizes = [config["latent_channels"], config["upsampling"], *np.ravel(config["frames"]).tolist()]
-        if len(sizes) != 5 or any(type(size) is not int or not 0 <= size <= 4096 for size in sizes):
+        is_whole = all(type(size) is int and 0 <= size <= 4096 for size in sizes)
+        if len(sizes) != 5 or not is_whole or min(sizes[:2]) < 1:
             raise ValueError(f"{self.class_name}: {sizes} are no latent channels, upsampling and rule for frames")
         if type(config["is_temporal"]) is not bool or len(json.dumps(config["config"])) > _MAX_OWN_CONFIG:
             raise ValueError(f"{self.class_name}: its configuration is damaged or over {_MAX_OWN_CONFIG} characters")

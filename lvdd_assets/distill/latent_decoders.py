@@ -64,12 +64,18 @@ def class_of(name: str) -> Any:
 
 
 class LatentDecoder(nn.Module):
-    """A decoder alone, as a release carries it; its state dict holds zeros until weights are loaded."""
+    """A decoder alone, as a release carries it; its state dict holds zeros until weights are loaded.
+
+    Args:
+        spec: what to build.
+        trusted_classes: classes by import path whose code may be run.
+        allocate: False leaves the weights without memory until `allocate` is called.
+    """
 
     factor: Tensor
     offset: Tensor
 
-    def __init__(self, spec: DecoderSpec, trusted_classes: Collection[str] = ()) -> None:
+    def __init__(self, spec: DecoderSpec, trusted_classes: Collection[str] = (), *, allocate: bool = True) -> None:
         super().__init__()
         self.spec = spec
         if spec.is_own_class and spec.class_name not in trusted_classes:
@@ -83,11 +89,16 @@ class LatentDecoder(nn.Module):
         num_parameters = sum(parameter.numel() for parameter in self.parameters())
         if num_parameters > _MAX_PARAMETERS:
             raise ValueError(f"the decoder would have {num_parameters} parameters, at most {_MAX_PARAMETERS} allowed")
+        if allocate:
+            self.allocate()
+
+    def allocate(self) -> None:
+        """Gives the weights memory, and makes them zeros."""
         self.to_empty(device="cpu")
         for tensor in self.state_dict().values():
             tensor.zero_()
         lay_out(self).requires_grad_(False).eval()
-        factor, offset = latent_scale(spec)
+        factor, offset = latent_scale(self.spec)
         self.register_buffer("factor", factor, persistent=False)
         self.register_buffer("offset", offset, persistent=False)
 
@@ -154,14 +165,15 @@ class LatentDecoder(nn.Module):
         return np.concatenate(decoded) if decoded else np.empty((0, num_frames or 0, 3, height, width), np.uint8)
 
 
-def build_decoder(spec: DecoderSpec, trusted_classes: Collection[str] = ()) -> LatentDecoder:
+def build_decoder(spec: DecoderSpec, trusted_classes: Collection[str] = (), *, allocate: bool = True) -> LatentDecoder:
     """The decoder of a specification, without weights: all zeros, for `load_state_dict` to fill.
 
     Args:
         spec: what to build.
         trusted_classes: classes by import path whose code may be run.
+        allocate: False leaves the weights without memory, so that their shapes can be compared with a file first.
     """
-    return LatentDecoder(spec, trusted_classes)
+    return LatentDecoder(spec, trusted_classes, allocate=allocate)
 
 
 def drop_encoder(model: Any) -> Any:

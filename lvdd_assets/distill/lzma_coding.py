@@ -5,6 +5,7 @@ today belongs to `coefficient_coding`.
 """
 
 import lzma
+import math
 from typing import Any
 
 import numpy as np
@@ -32,20 +33,26 @@ def decode(
     Raises:
         ValueError: the bytes do not hold what shape and ranks announce.
     """
-    if any(not 1 <= rank <= size for rank, size in zip(ranks, mode_sizes, strict=True)):
-        raise ValueError(f"ranks {ranks} are not within the modes' sizes {mode_sizes}")
+    num_factor_bytes = check(data, mode_sizes, ranks)
     shapes = list(zip(mode_sizes, ranks, strict=True))
-    num_factor_bytes = 2 * sum(size * rank for size, rank in shapes)
-    if len(data) <= num_factor_bytes:
-        raise ValueError(
-            f"a coded class has {len(data)} B, its factors alone take {num_factor_bytes} B: it is cut or damaged"
-        )
     flat, factors, start = np.frombuffer(data[:num_factor_bytes], "<f2"), [], 0
     for size, rank in shapes:
         factors.append(flat[start : start + size * rank].reshape(size, rank).astype(np.float32))
         start += size * rank
     integers = _decode_integers(data[num_factor_bytes:], (num_clips, *ranks))
     return integers.astype(np.float32) * np.float32(step), tuple(factors)
+
+
+def check(data: bytes, mode_sizes: tuple[int, ...], ranks: tuple[int, ...]) -> int:
+    """Bytes of the factors; ValueError where ranks are impossible, or the factors alone take more than there is."""
+    if any(not 1 <= rank <= size for rank, size in zip(ranks, mode_sizes, strict=True)):
+        raise ValueError(f"ranks {ranks} are not within the modes' sizes {mode_sizes}")
+    num_factor_bytes = 2 * sum(size * rank for size, rank in zip(mode_sizes, ranks, strict=True))
+    if len(data) <= num_factor_bytes:
+        raise ValueError(
+            f"a coded class has {len(data)} B, its factors alone take {num_factor_bytes} B: it is cut or damaged"
+        )
+    return num_factor_bytes
 
 
 def _decode_integers(data: bytes, shape: tuple[int, ...]) -> NDArray[np.int32]:
@@ -56,7 +63,7 @@ def _decode_integers(data: bytes, shape: tuple[int, ...]) -> NDArray[np.int32]:
         raise ValueError(
             f"a coded class starts with width {width}, expected one of {sorted(_UINT_TYPES)}: it is damaged"
         )
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(map(int, shape))  # plain integers: an overflow would lift the limit below
     decompressor = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=_FILTERS)
     try:
         # One byte more than announced is enough to see a lie; a bomb is never unpacked.

@@ -13,6 +13,7 @@ Legend: N clips, T frames, C channels, H, W pixels, K classes.
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -29,13 +30,17 @@ from lvdd_assets.distill.coded_videos import CodedVideos
 from lvdd_assets.distill.decoder_specs import DecoderSpec
 from lvdd_assets.distill.latent_decoders import LatentDecoder, build_decoder
 from lvdd_assets.distill.quantization import SCHEMES, Scheme, dequantize, read_weights
-from lvdd_assets.distill.release_files import ReleaseError
+from lvdd_assets.distill.release_files import ReleaseError, refusing
 from lvdd_assets.distill.release_parts import (
-    VIDEO,
     WEIGHTS,
     CodedClips,
     ReleaseParts,
+    check_sizes,
     pack,
+    read_class,
+    read_name,
+    read_shared_basis,
+    read_table,
     size_without_weights,
 )
 
@@ -62,15 +67,20 @@ def read_ledger(path: Path) -> Ledger:
 
     Chunks are counted as they lie in the file; what is left (attributes, array headers, the zip's own records) is
     metadata.
+
+    Raises:
+        ReleaseError: it is no release, of a newer format, cut or damaged, as far as can be seen from its metadata.
     """
-    attributes, sizes = release_files.read_sizes(path)
-    lines = [LedgerLine(part, "", sizes[part]) for part in WEIGHTS if part in sizes]
-    if attributes.get("basis"):
-        lines.append(LedgerLine("basis", "", attributes["basis"]))
-    lines += [LedgerLine("cores", row[0], row[2]) for row in attributes["classes"]]
-    lines.append(LedgerLine("labels", "", sizes["labels"] + sizes.get("soft_labels", 0)))
-    rest = path.stat().st_size - sum(line.num_bytes for line in lines)
-    return Ledger((*lines, LedgerLine("metadata", "", rest)))
+    with refusing(str(path)):
+        attributes, sizes = release_files.read_sizes(path)
+        _, classes, num_shared = read_table(attributes, sizes["cores"])
+        lines = [LedgerLine(part, "", sizes[part]) for part in WEIGHTS if part in sizes]
+        if num_shared:
+            lines.append(LedgerLine("basis", "", num_shared))
+        lines += [LedgerLine("cores", row.name, row.num_bytes) for row in classes]
+        lines.append(LedgerLine("labels", "", sizes["labels"] + sizes.get("soft_labels", 0)))
+        rest = path.stat().st_size - sum(line.num_bytes for line in lines)
+        return Ledger((*lines, LedgerLine("metadata", "", rest)))
 
 
 @dataclass(frozen=True)
@@ -170,23 +180,33 @@ class Release:
 
         Raises:
             ValueError: every class is video, and needs none.
+            ReleaseError: the decoder cannot be built, or its weights do not fit it.
         """
         if self.decoder_spec is None:
             raise ValueError(f"release {self.name} has no decoder: all of its classes are kept as video")
-        decoder = build_decoder(self.decoder_spec, self.trusted_classes)
-        decoder.load_state_dict(dequantize(read_weights(self.decoder_data, decoder, self.scheme)))
-        return decoder
+        with refusing(f"{self.path}, decoder"):
+            decoder = build_decoder(self.decoder_spec, self.trusted_classes, allocate=False)
+            weights = read_weights(self.decoder_data, decoder, self.scheme)
+            decoder.allocate()  # as many parameters as there are bytes
+            decoder.load_state_dict(dequantize(weights))
+            return decoder
 
     def latents(self, label: int) -> np.ndarray:
         """The latents of one class, float32 [N, T', C, h, w].
 
         Raises:
             ValueError: the class is kept as video.
+            ReleaseError: its bytes are damaged.
         """
         coded = self.coded[label]
         if not isinstance(coded, CodedClass):
             raise ValueError(f"class {self.class_names[label]!r} is kept as video and has no latents")
-        return class_coding.decode(coded, self.shared)
+        with self.refusing_class(label):
+            return class_coding.decode(coded, self.shared)
+
+    def refusing_class(self, label: int) -> AbstractContextManager[None]:
+        """The context in which a class is decoded: what goes wrong is a ReleaseError with file and class."""
+        return refusing(f"{self.path}, class {self.class_names[label]!r}")
 
 
 class ReleaseDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
@@ -202,7 +222,11 @@ class ReleaseDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return self._release.num_clips
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """Clip (uint8 [T, 3, H, W]) and label."""
+        """Clip (uint8 [T, 3, H, W]) and label.
+
+        Raises:
+            ReleaseError: the bytes of its class, or of the decoder, are damaged.
+        """
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} of a release of {len(self)} clips")
         position = index % len(self)
@@ -215,12 +239,19 @@ class ReleaseDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return self._clips[label]
 
     def _decode(self, label: int) -> np.ndarray:
-        coded = self._release.coded[label]
-        if isinstance(coded, CodedVideos):
-            return coded.decode()
-        if self._decoder is None:
+        coded, shape = self._release.coded[label], self._release.shape
+        if isinstance(coded, CodedClass) and self._decoder is None:
             self._decoder = self._release.build_decoder()
-        return self._decoder.decode(self._release.latents(label), num_frames=self._release.shape.frames)
+        with self._release.refusing_class(label):
+            if isinstance(coded, CodedVideos):
+                clips = coded.decode()
+            else:
+                assert self._decoder is not None
+                clips = self._decoder.decode(self._release.latents(label), num_frames=shape.frames)
+            expected = (coded.num_clips, shape.frames, 3, shape.size, shape.size)
+            if clips.shape != expected:
+                raise ReleaseError(f"decodes to clips of {list(clips.shape)}, the file announces {list(expected)}")
+        return clips
 
 
 class SoftReleaseDataset(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -253,74 +284,41 @@ def load_release(path: str | Path, *, trusted_classes: Sequence[str] = ()) -> Re
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no release file at {path}")
-    try:
-        release = _build(path, *release_files.read(path))
-    except ReleaseError:
-        raise
-    except (*release_files.DAMAGE, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ReleaseError(f"{path} is damaged or no release: {error}") from error
-    return replace(release, trusted_classes=tuple(trusted_classes))
+    with refusing(str(path)):
+        return replace(_build(path, *release_files.read(path)), trusted_classes=tuple(trusted_classes))
 
 
 def _build(path: Path, attributes: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Release:
-    forms, rows = _forms_and_classes(attributes)
-    names = tuple(str(row[0]) for row in rows)
-    counts, sizes = ([int(row[column]) for row in rows] for column in (1, 2))
-    num_shared = int(attributes.get("basis", 0))
-    if len(set(names)) != len(names) or min([*counts, *sizes], default=0) < 1 or num_shared < 0:
-        raise ReleaseError(f"{path}: class names repeat, or a class has no clips")
     data = arrays["cores"].tobytes()
-    if num_shared + sum(sizes) != len(data):
-        raise ReleaseError(
-            f"{path}: the classes add up to {num_shared + sum(sizes)} B of cores, {len(data)} B are there"
-        )
+    forms, classes, num_shared = read_table(attributes, len(data))
+    counts = [row.num_clips for row in classes]
     labels = arrays["labels"].astype(np.int64)
-    if sum(counts) != len(labels) or (labels != np.repeat(np.arange(len(names)), counts)).any():
-        raise ReleaseError(f"{path}: {len(labels)} labels do not fit classes of {counts[:5]} … clips")
+    if sum(counts) != len(labels) or (labels != np.repeat(np.arange(len(counts)), counts)).any():
+        raise ReleaseError(f"{len(labels)} labels do not fit classes of {counts[:5]} … clips")
     shape = ClipShape(*attributes["clip"])
-    ends = num_shared + np.cumsum(sizes)
-    coded = tuple(
-        _read_class(forms[row[3]], count, data[end - size : end], shape)
-        for row, count, size, end in zip(rows, counts, sizes, ends, strict=True)
-    )
+    shared, coded, end = read_shared_basis(data[:num_shared], forms), [], num_shared
+    for row in classes:
+        with refusing(f"{path}, class {row.name!r}"):
+            check_sizes(row.num_clips, shape, row.num_bytes)
+            end += row.num_bytes
+            coded.append(read_class(forms[row.form], row.num_clips, data[end - row.num_bytes : end], shape, shared))
     spec = _decoder_spec(attributes, shape, coded)
     if (spec is None) != ("decoder" not in arrays):
-        raise ReleaseError(f"{path}: a decoder belongs to a release with coded latents, and to no other")
+        raise ReleaseError("a decoder belongs to a release with coded latents, and to no other")
     return Release(
         path=path,
-        name=str(attributes["dataset"]),
-        class_names=names,
+        name=read_name(attributes["dataset"]),
+        class_names=tuple(row.name for row in classes),
         shape=shape,
         labels=labels,
         provenance=dict(attributes["provenance"]),
-        coded=coded,
+        coded=tuple(coded),
         decoder_spec=spec,
         decoder_data=arrays["decoder"].tobytes() if spec is not None else b"",
-        shared=_shared_basis(data[:num_shared], coded),
+        shared=shared,
         scheme=_scheme(attributes),
-        soft_levels=_soft_levels(arrays.get("soft_labels"), len(labels), len(names)),
+        soft_levels=_soft_levels(arrays.get("soft_labels"), len(labels), len(classes)),
     )
-
-
-def _forms_and_classes(attributes: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
-    """The forms, and for each class its name, clips, bytes and form."""
-    if attributes["version"] < 3:  # one form for all classes
-        return [attributes["coding"]], [[*row, 0] for row in attributes["classes"]]
-    forms, rows = attributes["forms"], attributes["classes"]
-    if any(not 0 <= int(row[3]) < len(forms) for row in rows):
-        raise ReleaseError(f"a class is of a form that is not there; there are {len(forms)}")
-    return forms, rows
-
-
-def _read_class(form: Sequence[Any], count: int, data: bytes, shape: ClipShape) -> CodedClips:
-    if list(form) == [VIDEO]:
-        videos = CodedVideos.from_bytes(data)
-        found = (videos.num_clips, videos.num_frames, videos.height, videos.width)
-        if found != (count, shape.frames, shape.size, shape.size):
-            raise ReleaseError(f"a class of {count} clips of {shape} holds video of [N, T, H, W] = {list(found)}")
-        return videos
-    codec, mode_sizes, ranks, step = form
-    return CodedClass(str(codec), count, tuple(map(int, mode_sizes)), tuple(map(int, ranks)), float(step), data)
 
 
 def _decoder_spec(attributes: Mapping[str, Any], shape: ClipShape, coded: Sequence[CodedClips]) -> DecoderSpec | None:
@@ -329,22 +327,11 @@ def _decoder_spec(attributes: Mapping[str, Any], shape: ClipShape, coded: Sequen
     if not sizes:
         return None
     spec = DecoderSpec.from_json(json.dumps(attributes["decoder"]))
-    edge = shape.size // spec.upsampling
+    edge, left = divmod(shape.size, spec.upsampling)
     expected = (spec.frame_rule.latent_frames(shape.frames), spec.latent_channels, edge, edge)
-    if sizes != {expected}:
+    if sizes != {expected} or left:
         raise ReleaseError(f"latents of {sorted(sizes)} do not decode to {shape}: the decoder needs {list(expected)}")
     return spec
-
-
-def _shared_basis(angles: bytes, coded: Sequence[CodedClips]) -> SharedBasis | None:
-    if not angles:
-        return None
-    sizes = next((item.mode_sizes for item in coded if isinstance(item, CodedClass)), None)
-    if sizes is None:
-        raise ReleaseError("a shared basis without coded latents")
-    basis = SharedBasis(sizes, angles)
-    _ = basis.factors  # as many angles as the modes have
-    return basis
 
 
 def _soft_levels(levels: np.ndarray | None, num_clips: int, num_classes: int) -> np.ndarray | None:

@@ -1,12 +1,13 @@
-"""What goes into a release file, and its packing.
+"""What goes into a release file: its packing, and the table of its classes read back.
 
-Here belongs how coded classes, labels, weights and provenance become attributes and arrays. How these lie in a file
-belongs to `release_files`, how the file is read to `release`.
+Here belongs how coded classes, labels, weights and provenance become attributes and arrays, and what a class may be,
+whoever wrote it. How these lie in a file belongs to `release_files`, how the file is opened to `release`.
 
 Legend: N clips, K classes.
 """
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,10 @@ WEIGHTS = ("decoder", "encoder")
 
 CodedClips = CodedClass | CodedVideos
 """What a release keeps of a class: coded latents, or encoded video."""
+
+
+# What one class may decode to, in pixels: so much in all, so much of one stored byte where it is more than the third.
+_MAX_CLASS_BYTES, _MAX_BYTES_PER_BYTE, _FREE_BYTES = 2**33, 2**17, 2**26
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,23 @@ class ReleaseParts:
             raise ValueError("a decoder belongs to a release with coded latents, and to no other")
         if self.soft_labels is not None:
             _check_soft_labels(self.soft_labels, self.classes)
+        for name in (self.dataset, *self.classes):
+            read_name(name)
+
+
+def check_sizes(num_clips: int, shape: ClipShape, num_bytes: int) -> None:
+    """Refuses a class that would decode to more than anybody keeps of so few bytes, or than fits a memory.
+
+    Raises:
+        ValueError: with both sizes.
+    """
+    decoded = num_clips * shape.frames * 3 * shape.size**2
+    allowed = min(_MAX_CLASS_BYTES, max(_FREE_BYTES, _MAX_BYTES_PER_BYTE * num_bytes))
+    if decoded > allowed:
+        raise ValueError(
+            f"a class of {num_clips} clips of {shape} would take {decoded} B decoded, of {num_bytes} B at most "
+            f"{allowed} B: keep fewer or smaller clips"
+        )
 
 
 def _check_soft_labels(levels: Mapping[str, np.ndarray], classes: Mapping[str, CodedClips]) -> None:
@@ -103,6 +125,7 @@ def _content(parts: ReleaseParts) -> tuple[dict[str, Any], dict[str, np.ndarray]
     forms: list[list[Any]] = []
     rows = []
     for name, item, chunk in zip(parts.classes, coded, chunks, strict=True):
+        check_sizes(item.num_clips, parts.shape, len(chunk))
         form = _form(item)
         if form not in forms:
             forms.append(form)
@@ -146,3 +169,99 @@ def _form(coded: CodedClips) -> list[Any]:
 
 def _uses_shared(coded: Sequence[CodedClips]) -> bool:
     return any(isinstance(item, CodedClass) and class_coding.is_in_shared_basis(item) for item in coded)
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class in the table of a file: its name, clips and bytes, and which of the forms it has."""
+
+    name: str
+    num_clips: int
+    num_bytes: int
+    form: int
+
+
+def read_table(attributes: Mapping[str, Any], num_bytes: int) -> tuple[list[Any], list[ClassRow], int]:
+    """The forms, the classes, and the bytes of the shared basis.
+
+    Raises:
+        ValueError: they are not what `pack` writes, or do not add up to the bytes of the cores.
+    """
+    if attributes["version"] < 3:  # one form for all classes
+        forms, rows = [attributes["coding"]], [[*row, 0] for row in attributes["classes"]]
+    else:
+        forms, rows = attributes["forms"], attributes["classes"]
+    if not isinstance(forms, list) or not isinstance(rows, list) or not rows:
+        raise ValueError("its metadata has no lists of forms and classes")
+    classes = []
+    for name, num_clips, size, form in rows:
+        row = ClassRow(
+            read_name(name), _whole(num_clips, "clips"), _whole(size, "bytes"), _whole(form, "as form", least=0)
+        )
+        if row.form >= len(forms):
+            raise ValueError(f"class {row.name!r} is of a form that is not there; there are {len(forms)}")
+        classes.append(row)
+    if len({row.name for row in classes}) != len(classes):
+        raise ValueError("class names repeat")
+    num_shared = _whole(attributes.get("basis", 0), "bytes of a basis", least=0)
+    claimed = num_shared + sum(row.num_bytes for row in classes)
+    if claimed != num_bytes:
+        raise ValueError(f"the classes add up to {claimed} B of cores, {num_bytes} B are there")
+    return forms, classes, num_shared
+
+
+def read_name(value: Any) -> str:
+    """A name that can be printed and written: control characters steer terminals, halves of characters are no text.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, str) or not value or any(unicodedata.category(sign) in ("Cc", "Cs") for sign in value):
+        raise ValueError(f"{str(value)[:80]!r} is no name of a class or dataset; expected text")
+    return value
+
+
+def _whole(value: Any, what: str, *, least: int = 1) -> int:
+    """A whole number as JSON has it; nothing is made one, for what a stranger wrote may be anything."""
+    if type(value) is not int or not least <= value < 1 << 62:
+        raise ValueError(f"{str(value)[:80]!r} {what}; expected a whole number of at least {least}")
+    return value
+
+
+def read_class(form: Any, count: int, data: bytes, shape: ClipShape, shared: SharedBasis | None) -> CodedClips:
+    """A class as it was packed, with all checked that can be without decoding it.
+
+    Raises:
+        ValueError: its form is unknown, or its bytes cannot be what form and number of clips say.
+    """
+    if not isinstance(form, list):
+        raise ValueError(f"a class of form {str(form)[:80]!r}; expected a list")
+    if form == [VIDEO]:
+        videos = CodedVideos.from_bytes(data)
+        found = (videos.num_clips, videos.num_frames, videos.height, videos.width)
+        if found != (count, shape.frames, shape.size, shape.size):
+            raise ValueError(f"a class of {count} clips of {shape} holds video of [N, T, H, W] = {list(found)}")
+        return videos
+    codec, mode_sizes, ranks, step = form
+    if type(step) not in (int, float):
+        raise ValueError(f"a class of step {str(step)[:80]!r}; expected a number")
+    modes = tuple(_whole(size, "as size of a mode") for size in mode_sizes)
+    coded = CodedClass(
+        str(codec), count, modes, tuple(_whole(rank, "as rank", least=0) for rank in ranks), float(step), data
+    )
+    class_coding.check(coded, shared)
+    return coded
+
+
+def read_shared_basis(angles: bytes, forms: Sequence[Any]) -> SharedBasis | None:
+    """The basis of all classes, for the modes of the coded ones; None where there is none.
+
+    Raises:
+        ValueError: its angles are not as many as the modes have.
+    """
+    if not angles:
+        return None
+    sizes = next((form[1] for form in forms if form != [VIDEO]), None)
+    if sizes is None:
+        raise ValueError("a shared basis without coded latents")
+    return SharedBasis(tuple(_whole(size, "as size of a mode") for size in sizes), angles)

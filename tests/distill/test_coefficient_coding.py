@@ -146,8 +146,14 @@ def test_a_lie_about_the_shape_is_refused_before_memory_is_taken() -> None:
     for shape in ((10**8, 10, 10, 10, 10), (1, 4096, 4096, 4096, 4096), (10**12, 1, 1, 1, 1)):
         with pytest.raises(ValueError, match=r"10 B cannot hold"):
             coding.decode(data, shape)
-    with pytest.raises(ValueError, match="the longest is 4096"):
-        coding.decode(bytes(1000), (1, 10**6, 1, 1, 1))
+    enough = bytes(1 << 15)  # for any number of coefficients below
+    for shape, message in (
+        ((1, 10**6, 1, 1, 1), "the longest is 1024"),
+        ((1, 1, 32, 512, 512), "the largest product 4194304"),
+        ((1 << 17, 2, 4, 16, 32), "at most 268435456 coefficients, keep fewer clips"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            coding.decode(enough, shape)
 
 
 @given(st.binary(max_size=60), st.tuples(SIZES, SIZES, SIZES, SIZES, SIZES))
@@ -217,7 +223,7 @@ def test_every_neighbour_is_coded_in_an_earlier_pass() -> None:
         (np.zeros((1, 1, 1, 1, 1)), "float64"),
         (np.zeros((0, 1, 1, 1, 1), dtype=np.int32), "not empty"),
         (np.full((1, 1, 1, 1, 1), 2**31), "larger step"),
-        (np.zeros((1, 5000, 1, 1, 1), dtype=np.int32), "the longest is 4096"),
+        (np.zeros((1, 5000, 1, 1, 1), dtype=np.int32), "the longest is 1024"),
     ],
     ids=["axes", "float", "empty", "int64", "long"],
 )

@@ -39,7 +39,7 @@ def test_a_specification_alone_runs_no_code_of_its_author() -> None:
 
 def test_a_decoder_too_big_is_refused_before_anything_is_allocated() -> None:
     config = dict(DecoderSpec.from_config("AutoencoderTiny", small_model("AutoencoderTiny").config).config)
-    config |= {"decoder_block_out_channels": [4096] * 3, "num_decoder_blocks": [64] * 3}
+    config |= {"decoder_block_out_channels": [1024] * 3, "num_decoder_blocks": [64] * 3}
     with pytest.raises(ValueError, match="parameters, at most"):
         build_decoder(DecoderSpec("AutoencoderTiny", config))  # 350 GB if it were allocated
 

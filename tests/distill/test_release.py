@@ -180,7 +180,9 @@ ATTRIBUTES_VERSION = ("zarr.json", "attributes", "version")
     [
         ("zarr.json", ("attributes", "format"), "other", "this is no release"),
         ("zarr.json", ("attributes", "version"), 5, "version 5, this package reads 1 to 4: upgrade"),
-        ("zarr.json", ("attributes", "clip"), [4, 2, 10**6], "do not decode"),
+        ("zarr.json", ("attributes", "clip"), [4, 2, 10**6], "would take 36000000000000 B decoded"),
+        ("zarr.json", ("attributes", "clip"), [4, 2, 36], "do not decode"),
+        ("zarr.json", ("attributes", "clip"), [4, 2, 33], "do not decode"),
         ("zarr.json", ("attributes", "classes", 0, 2), 10**9, "add up to"),
         ("zarr.json", ("attributes", "classes", 0, 1), 10**9, "labels do not fit"),
         ("zarr.json", ("attributes", "classes", 0, 0), "läuft", "class names repeat"),
