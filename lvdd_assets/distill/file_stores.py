@@ -76,6 +76,11 @@ class FileStore:
         """The version that a partition's mark points to, whatever is wrong with it; empty where there is no mark."""
         return self.state_of(key).version
 
+    def public_files(self, key: str) -> list[Place]:
+        """What lies beside a partition's versions: its mark, and its files as people find them."""
+        commit = self.commit_of(key)
+        return [self._mark(key), *(self.path(name) for name in (commit.files if commit is not None else ()))]
+
     def commit_of(self, key: str) -> Commit | None:
         """The commit mark of a partition, or None where it is absent or a file is not the one that was committed."""
         return self.state_of(key).commit

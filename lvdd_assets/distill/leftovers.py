@@ -38,6 +38,7 @@ class Leftover:
         kind: unfinished: a version that no mark points to, or half a file; unregistered: a stored partition of a class
             that the registry no longer has.
         place: where it lies.
+        also: what belongs to it and lies elsewhere.
         num_bytes: what removing it frees.
         why: how it is known that nobody is at work on it, or which partition it is.
     """
@@ -46,13 +47,17 @@ class Leftover:
     place: Place
     num_bytes: int
     why: str
+    also: tuple[Place, ...] = ()
 
     def remove(self) -> None:
         """Removes it; what has gone meanwhile is no error."""
-        if isinstance(self.place, Path) and self.place.is_file():
-            self.place.unlink(missing_ok=True)
-        else:
-            remove_tree(self.place)
+        for place in (*self.also, self.place):
+            if isinstance(place, Path) and place.is_dir():
+                remove_tree(place)
+            elif isinstance(place, Path):
+                place.unlink(missing_ok=True)
+            else:
+                remove_tree(place)
 
 
 def find_leftovers(
@@ -84,10 +89,9 @@ def _in_groups(
         for group in groups:
             folder = store.path / group
             key, kept = _key_of_group(folder), _version_of_group(folder)
-            if key and not is_registered(key) and kept:
-                # A dataset's group holds its classes too: of that one only what belongs to the partition itself.
-                place = folder / kept if group == dataset else folder
-                yield Leftover("unregistered", place, _bytes(place), f"{store.asset} {key} is in no registry")
+            if kept and not is_registered(key):
+                if group != dataset or all(map(is_version, names)):  # never classes together with their dataset's
+                    yield _unregistered(store.asset, key, folder)
                 continue
             yield from _unfinished(folder, functools.partial(_version_of_group, folder), older_than, now)
 
@@ -97,10 +101,13 @@ def _in_files(
 ) -> Iterator[Leftover]:
     for key in folders_in(store.path(VERSIONS)):
         if not is_registered(key) and store.marked_version(key):
-            place = store.folder(key)
-            yield Leftover("unregistered", place, _bytes(place), f"{store.asset} {key} is in no registry")
+            yield _unregistered(store.asset, key, store.folder(key), *store.public_files(key))
             continue
         yield from _unfinished(store.folder(key), functools.partial(store.marked_version, key), older_than, now)
+
+
+def _unregistered(asset: str, key: str, folder: Place, *also: Place) -> Leftover:
+    return Leftover("unregistered", folder, _bytes(folder), f"{asset} {key} is in no registry", also)
 
 
 def _unfinished(folder: Place, marked: Callable[[], str], older_than: float, now: float) -> Iterator[Leftover]:
