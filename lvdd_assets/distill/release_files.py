@@ -230,8 +230,9 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     there = _unpacked_size(chunk) if is_packed else len(chunk)
     if header["chunk_grid"]["configuration"]["chunk_shape"] != [length] or there != length * dtype.itemsize:
         raise ReleaseError(f"array {name!r} claims {length} values in one chunk, whose bytes say {there} B")
-    # zstd gives as many bytes as its frame says, or refuses.
-    return np.frombuffer(Zstd().decode(chunk) if is_packed else chunk, dtype.newbyteorder("<")).astype(dtype)
+    if is_packed:  # into as many bytes as were announced: more frames, or larger ones, are refused
+        chunk = Zstd().decode(chunk, out=np.empty(there, dtype=np.uint8)).tobytes()
+    return np.frombuffer(chunk, dtype.newbyteorder("<")).astype(dtype)
 
 
 def _codec(codec: Any) -> str:

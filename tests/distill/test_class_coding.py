@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lvdd_assets.distill import class_coding, tucker
 from lvdd_assets.distill.class_coding import ClassCoder, CodedClass
+from tests.distill.release_mutations import memory_limit
 from tests.distill.smooth_latents import latents
 
 FIRST_STEP = 0.6  # of the first temporal component; part of the format
@@ -152,6 +153,40 @@ CODED = coder(shared=False).encode(0.5)
 def test_a_coded_class_checks_itself(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(CODED, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_clips": 10**12}, "cannot hold"),
+        ({"mode_sizes": (8, 4, 6, 1 << 40)}, "its basis alone takes"),
+        ({"data": bytes(100), "mode_sizes": (1 << 11, 4, 6, 6)}, "the longest is 1024"),
+        ({"data": b"\x02"}, "shared basis that is not there"),
+        ({"data": b""}, "starts with nothing"),
+        ({"codec": "tucker-f32", "step": 0.0, "ranks": (2, 2, 2, 2)}, "its shapes need"),
+        ({"codec": "tucker-f32", "step": 0.0, "ranks": (2, 2, 2, 9)}, "rank 9 of mode w"),
+        ({"codec": "svd-f32", "step": 0.0, "ranks": (2,), "num_clips": 10**12}, "its shapes need"),
+        (
+            {"codec": "svd-f32", "step": 0.0, "ranks": (0,), "data": bytes(4 * 1152), "num_clips": 10**12},
+            "in one piece",
+        ),
+        ({"codec": "hosvd-lzma", "ranks": (8, 4, 6, 6), "num_clips": 2**62}, "in one piece"),
+        ({"codec": "hosvd-lzma", "ranks": (8, 4, 6, 7)}, "not within the modes' sizes"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_what_bytes_cannot_hold_is_told_without_decoding(changes: dict[str, object], message: str) -> None:
+    coded = replace(CODED, **changes)  # type: ignore[arg-type]
+    for read in (class_coding.check, class_coding.decode):
+        with memory_limit(1 << 24), pytest.raises(ValueError, match=message):
+            read(coded)
+
+
+def test_a_basis_has_as_many_angles_as_its_modes() -> None:
+    with pytest.raises(ValueError, match=r"modes \(2, 2, 2, 2\) has 4 angles, got 3"):
+        class_coding.SharedBasis((2, 2, 2, 2), b"abc")
+    with pytest.raises(ValueError, match="the longest is 1024"):
+        class_coding.SharedBasis((1 << 20, 1, 1, 1), b"")
 
 
 def test_lies_about_the_number_of_clips_are_refused_before_anything_is_allocated() -> None:

@@ -1,7 +1,9 @@
 """Clips as codec bytes: they come back from those bytes alone, and a budget is filled but never passed."""
 
 import dataclasses
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -136,6 +138,27 @@ def test_frames_larger_than_announced_are_refused(name):
     large = encode_clip(moving_blobs(1, size=256)[0], codec=name, crf=50)
     with pytest.raises(ValueError, match="damaged"):
         decode_clip(dataclasses.replace(large, height=64, width=64))
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_a_stream_of_more_frames_than_announced_is_left_at_the_first_that_is_too_many(monkeypatch, name):
+    encoded = encode_clip(moving_blobs(1, frames=64, size=32)[0], codec=name, crf=50)
+    taken = []
+    to_pixels = codec._to_pixels
+    monkeypatch.setattr(codec, "_to_pixels", lambda *arguments: taken.append(1) or to_pixels(*arguments))
+    with pytest.raises(ValueError, match=r"damaged .* frame 3 of 32×32 in yuv420p, expected .* = .3, 32, 32"):
+        decode_clip(dataclasses.replace(encoded, num_frames=3))
+    assert len(taken) == 3
+
+
+def test_frames_of_another_format_are_refused():
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.height = encoder.width = 32
+    encoder.pix_fmt, encoder.time_base = "yuv444p", Fraction(1, 12)
+    frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), dtype=np.uint8), format="rgb24").reformat(format="yuv444p")
+    packets = b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+    with pytest.raises(ValueError, match=r"in yuv444p, expected .* in yuv420p"):
+        decode_clip(codec.EncodedClip(packets, b"", 1, 32, 32, "h264"))
 
 
 def test_grey_stays_grey():

@@ -1,15 +1,17 @@
 """What a release keeps as video: the same clips from the bytes, and nothing but errors from damaged ones."""
 
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvdd_assets.distill.bitstreams import CODECS, learn_pattern, split_units
+from lvdd_assets.distill.bitstreams import CODECS, learn_pattern, split_units, write_varint
 from lvdd_assets.distill.codec import decode_clip, encode_clip
 from lvdd_assets.distill.coded_videos import CodedVideos, Head
+from tests.distill.release_mutations import memory_limit
 from tests.distill.test_codec import moving_blobs
 
 
@@ -64,6 +66,46 @@ def test_cut_bytes_are_refused(coded):
             CodedVideos.from_bytes(data[:end])
     with pytest.raises(ValueError, match="are there"):
         CodedVideos.from_bytes(data + b"\x00")
+
+
+def test_a_million_clips_are_read_in_linear_time():
+    """Each a byte: lists of bits once took the square of their length, here hours."""
+    count = 1 << 20
+    heads = tuple(Head((2, 2), bytes([index])) for index in range(5))
+    videos = CodedVideos("av1", 1, 2, 2, heads, tuple(index % 5 for index in range(count)), (b"",) * count)
+    assert CodedVideos.from_bytes(videos.to_bytes()) == videos
+
+
+def _with_heads(heads):
+    return bytes([0, 1, 2, 2, 1]) + heads + bytes([0])
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        (b"\xff\xff\xff\x7f", "stream headers in"),
+        (write_varint(5000) + bytes(5 * 5000), "5000 stream headers"),
+        (b"\x01" + b"\x02\x02\x00" + write_varint(2000) + bytes(2001), r"stream header of \[2, 2, 0, 2000\]"),
+        # Headers that repeat a long one, three bytes each: once 100 kB for each of them.
+        (
+            b"\x02\x02\x02\x00" + write_varint(1000) + bytes(1001) + b"\x02\x02" + write_varint(1000) + b"\x19",
+            "header of",
+        ),
+        (b"\x01\x00\x02\x00\x00\x00", r"stream header of \[0, 2, 0, 0\]"),
+        (b"\x01\x10\x02\x00\x00\x00", "expected no larger"),
+    ],
+    ids=["count", "many", "long", "repeated", "empty", "large"],
+)
+def test_heads_that_nobody_writes_are_refused(heads, message):
+    with memory_limit(1 << 24), pytest.raises(ValueError, match=message):
+        CodedVideos.from_bytes(_with_heads(heads))
+
+
+def test_clips_that_announce_more_than_a_memory_holds_are_refused_before_one_is_decoded(coded):
+    videos, _ = coded
+    many = replace(videos, num_frames=4096, height=4096, width=4096)
+    with memory_limit(1 << 24), pytest.raises(ValueError, match=r"would take \d+ B decoded"):
+        many.decode()
 
 
 @settings(max_examples=150, deadline=None)

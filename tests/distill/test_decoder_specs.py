@@ -98,6 +98,8 @@ def test_variants_of_a_class_that_would_decode_wrongly(key: str, value: object) 
         (_spec_json("AutoencoderKLWan", dim_mult=[10**6, 1, 1]), "dim_mult"),
         ('["os:system", {}]', "needs the keys"),
         (_own_json(frames=[4, 4]), "no latent channels, upsampling and rule"),
+        (_own_json(upsampling=0), "no latent channels, upsampling and rule"),
+        (_own_json(latent_channels=0), "no latent channels, upsampling and rule"),
         (_own_json(upsampling=10**9), "no latent channels, upsampling and rule"),
         (_own_json(is_temporal=1), "damaged"),
         (_own_json(config={"x": "y" * 20_000}), "over 16000 characters"),

@@ -44,6 +44,17 @@ def test_a_decoder_too_big_is_refused_before_anything_is_allocated() -> None:
         build_decoder(DecoderSpec("AutoencoderTiny", config))  # 350 GB if it were allocated
 
 
+def test_weights_take_no_memory_until_they_are_wanted() -> None:
+    spec = DecoderSpec.from_config("AutoencoderTiny", small_model("AutoencoderTiny").config)
+    bare, whole = build_decoder(spec, allocate=False), build_decoder(spec)
+    assert all(tensor.is_meta for tensor in bare.state_dict().values())
+    shapes = {key: tensor.shape for key, tensor in whole.state_dict().items()}
+    assert {key: tensor.shape for key, tensor in bare.state_dict().items()} == shapes
+    bare.allocate()
+    latents = np.random.default_rng(0).normal(size=(1, 2, 4, 3, 3)).astype(np.float32)
+    np.testing.assert_array_equal(bare.decode(latents), whole.decode(latents))
+
+
 def test_pixels_beyond_their_range_are_clamped() -> None:
     pixels = torch.tensor([-3.0, -1.0, 0.0, 1.0, 7.0])
     np.testing.assert_array_equal(to_uint8(pixels), [0, 0, 128, 255, 255])

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import re
 import shutil
 import zipfile
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from numcodecs.zstd import Zstd
 from torch.utils.data import DataLoader
 
 import lvdd_assets
@@ -20,9 +22,11 @@ from lvdd_assets.distill.catalog import ClipShape
 from lvdd_assets.distill.quantization import dequantize, quantize_weights
 from lvdd_assets.distill.release import Release, ReleaseError, ReleaseParts, load_release, pack, read_ledger
 from lvdd_assets.distill.vae import load_autoencoder
+from tests.distill.release_mutations import memory_limit
 
 SHAPE = ClipShape(frames=4, stride=2, size=32)
 COUNTS = {"jump high": 3, "läuft": 2}
+SMALL_MEMORY = 32 * 2**20
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +197,25 @@ ATTRIBUTES_VERSION = ("zarr.json", "attributes", "version")
         ("zarr.json", ("attributes", "classes", 0, 3), 1, "a form that is not there"),
         ("zarr.json", ("attributes", "basis"), 7, "add up to"),
         ("zarr.json", ("attributes", "decoder", 0), "os.system", "os.system"),
+        ("zarr.json", ("attributes", "classes", 0, 1), float("inf"), "'inf' clips; expected a whole number"),
+        ("zarr.json", ("attributes", "classes", 0, 1), True, "'True' clips"),
+        ("zarr.json", ("attributes", "classes", 0, 2), -1, "'-1' bytes"),
+        ("zarr.json", ("attributes", "classes", 0, 2), 392.0, "'392.0' bytes"),
+        ("zarr.json", ("attributes", "classes", 0, 3), "0", "'0' as form"),
+        ("zarr.json", ("attributes", "classes", 0, 0), None, "'None' is no name"),
+        ("zarr.json", ("attributes", "classes", 0, 0), "\x1b[2J", "is no name"),
+        ("zarr.json", ("attributes", "classes", 0, 0), "\ud800", "is no name"),
+        ("zarr.json", ("attributes", "dataset"), ["videos"], "is no name"),
+        ("zarr.json", ("attributes", "classes"), [], "no lists of forms and classes"),
+        ("zarr.json", ("attributes", "classes"), {"a": 1}, "no lists of forms and classes"),
+        ("zarr.json", ("attributes", "forms"), [["video"]], "clips of 93 frames of 12×12027"),
+        ("zarr.json", ("attributes", "forms", 0), "video", "of form 'video'; expected a list"),
+        ("zarr.json", ("attributes", "forms", 0, 1), [4, 4, float("nan"), 8], "'nan' as size of a mode"),
+        ("zarr.json", ("attributes", "forms", 0, 3), 10**400, "OverflowError"),
+        ("zarr.json", ("attributes", "forms", 0, 3), "0.25", "of step '0.25'; expected a number"),
+        ("zarr.json", ("attributes", "basis"), None, "'None' bytes of a basis"),
+        ("zarr.json", ("attributes", "clip"), [4, 2], "TypeError"),
+        ("zarr.json", ("attributes", "provenance"), 7, "TypeError"),
         ("cores/zarr.json", ("shape",), [10**12], "claims 1000000000000 values"),
         ("decoder/zarr.json", ("shape",), [10**12], "claims 1000000000000 values"),
         ("cores/zarr.json", ("codecs",), [{"name": "numcodecs.pickle"}], "never use"),
@@ -202,8 +225,13 @@ ATTRIBUTES_VERSION = ("zarr.json", "attributes", "version")
 )
 def test_lies_are_refused(path: Path, entry: str, route: tuple[object, ...], value: object, message: str) -> None:
     _edit(path, entry, *route, value=value)
-    with pytest.raises(ReleaseError, match=message):
+    with memory_limit(SMALL_MEMORY), pytest.raises(ReleaseError, match=message) as caught:
         load_release(path)
+    assert str(caught.value).startswith(str(path))
+    try:  # the ledger needs less of the file, and has no other error either
+        assert read_ledger(path).total == path.stat().st_size
+    except ReleaseError as error:
+        assert str(error)  # noqa: PT017
 
 
 def test_strange_entries_are_refused(path: Path) -> None:
@@ -336,6 +364,125 @@ def test_flipped_bits_never_pass_as_another_kind_of_error(path: Path) -> None:
             continue
         # A flip that was not noticed lies in what carries no information: the zip's own records or the JSON's blanks.
         assert isinstance(release, Release)
+
+
+LAST = {"own": 0, "shared": 1, "läuft": 2, "tucker": 3, "instance": 4, "svd": 5, "av1": 6, "hevc": 7, "h264": 8}
+
+
+@pytest.fixture
+def every_kind(tmp_path: Path) -> Path:
+    """A file with a class of every kind that is written today, two clips each."""
+    path = tmp_path / "every kind.zarr.zip"
+    shutil.copy(Path(__file__).parent / "golden" / "release-v3.zarr.zip", path)
+    return path
+
+
+def _damage_class(path: Path, label: int, place: float, byte: int) -> None:
+    """Changes a byte of one class under a right checksum."""
+    with zipfile.ZipFile(path) as archive:
+        attributes, data = json.loads(archive.read("zarr.json"))["attributes"], bytearray(archive.read("cores/c/0"))
+    sizes = [row[2] for row in attributes["classes"]]
+    data[attributes["basis"] + sum(sizes[:label]) + int(place * (sizes[label] - 1))] ^= byte
+    _rezip(path, {"cores/c/0": bytes(data)})
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_what_is_damaged_in_a_class_is_told_when_it_is_decoded(every_kind: Path, name: str) -> None:
+    """With file and class; other classes are read as before."""
+    good, label, refused = every_kind.read_bytes(), LAST[name], 0
+    for place in np.linspace(0.3, 1, 12):
+        every_kind.write_bytes(good)
+        _damage_class(every_kind, label, place, 0xFF)
+        where = re.escape(f"{every_kind}, class {name!r}")
+        try:
+            dataset = load_release(every_kind).dataset()
+            clip, got = dataset[2 * label]
+            assert (tuple(clip.shape), got) == ((4, 3, 16, 16), label)
+        except ReleaseError as error:
+            assert re.match(where, str(error)), error  # noqa: PT017
+            refused += 1
+            continue
+        other = 2 * ((label + 1) % len(LAST))
+        assert dataset[other][1] == other // 2
+    assert refused > 0 or name in ("own", "shared", "läuft", "tucker", "instance", "svd")  # any number is a coefficient
+
+
+def test_floats_that_are_not_finite_are_refused(every_kind: Path) -> None:
+    for label in (LAST["tucker"], LAST["instance"], LAST["svd"]):
+        good = every_kind.read_bytes()
+        with zipfile.ZipFile(every_kind) as archive:
+            attributes = json.loads(archive.read("zarr.json"))["attributes"]
+            data = bytearray(archive.read("cores/c/0"))
+        start = attributes["basis"] + sum(row[2] for row in attributes["classes"][:label])
+        data[start : start + 4] = np.float32("nan").tobytes()
+        _rezip(every_kind, {"cores/c/0": bytes(data)})
+        with pytest.raises(ReleaseError, match="not finite"):
+            load_release(every_kind).latents(label)
+        every_kind.write_bytes(good)
+    _edit(every_kind, "zarr.json", "attributes", "forms", 0, 3, value=1e300)
+    with pytest.raises(ReleaseError, match=r"class 'own'.*are not finite"):
+        load_release(every_kind).latents(LAST["own"])
+
+
+def test_a_decoder_of_other_weights_is_refused_before_memory_is_taken(path: Path) -> None:
+    load_release(path).build_decoder()  # what is imported late is
+    wide = [1024] * 4  # some 600 MB as float32; the file has kilobytes
+    _edit(path, "zarr.json", "attributes", "decoder", 1, "decoder_block_out_channels", value=wide)
+    release = load_release(path)
+    with memory_limit(SMALL_MEMORY), pytest.raises(ReleaseError, match=r"decoder: \d+ bytes of weights, but"):
+        release.build_decoder()
+    with memory_limit(SMALL_MEMORY), pytest.raises(ReleaseError, match="bytes of weights"):
+        release.dataset()[0]
+
+
+def test_clips_by_the_hundred_thousand_in_some_kilobytes_are_refused(every_kind: Path) -> None:
+    """A class of the mean alone (rank 0 of `svd-f32`) costs no byte a clip."""
+    with zipfile.ZipFile(every_kind) as archive:
+        content, data = json.loads(archive.read("zarr.json")), archive.read("cores/c/0")
+        headers = {name: json.loads(archive.read(f"{name}/zarr.json")) for name in ("cores", "labels")}
+    attributes = content["attributes"]
+    size = 4 * 4 * 4 * 8 * 8  # the mean, float32
+    start = attributes["basis"] + sum(row[2] for row in attributes["classes"][: LAST["svd"]])
+    attributes |= {"basis": 0, "forms": [["svd-f32", [4, 4, 8, 8], [0], 0.0]]}
+
+    def write(count: int) -> None:
+        attributes["classes"] = [["mean", count, size, 0]]
+        labels = Zstd(level=22).encode(np.zeros(count, dtype=np.uint16))
+        for name, length in (("cores", size), ("labels", count)):
+            headers[name]["shape"] = headers[name]["chunk_grid"]["configuration"]["chunk_shape"] = [length]
+        changes = {f"{name}/zarr.json": json.dumps(header).encode() for name, header in headers.items()}
+        changes |= {"zarr.json": json.dumps(content).encode(), "labels/c/0": labels}
+        _rezip(every_kind, {**changes, "cores/c/0": data[start : start + size]})
+
+    write(5)
+    assert load_release(every_kind).latents(0).shape == (5, 4, 4, 8, 8)
+    write(400_000)
+    with (
+        memory_limit(SMALL_MEMORY),
+        pytest.raises(ReleaseError, match=r"class 'mean': a class of 400000 clips of .*would"),
+    ):
+        load_release(every_kind)
+
+
+def test_an_own_class_that_enlarges_by_nothing_is_refused(path: Path) -> None:
+    own = {"config": {}, "frames": [1, 1, 0], "is_temporal": False, "latent_channels": 4}
+    own |= {"scaling_factor": 1.0, "shift_factor": None, "upsampling": 0}
+    _edit(path, "zarr.json", "attributes", "decoder", value=["os:system", own])
+    with pytest.raises(ReleaseError, match="no latent channels, upsampling"):
+        load_release(path)
+    _edit(path, "zarr.json", "attributes", "decoder", value=["os:system", {**own, "upsampling": 8}])
+    with pytest.raises(ReleaseError, match="is not run unasked"):
+        load_release(path).build_decoder()
+
+
+def test_questions_that_a_release_cannot_answer_are_no_damage(every_kind: Path, soft_path: Path) -> None:
+    release = load_release(every_kind)
+    for ask in (lambda: release.soft_labels, lambda: release.latents(LAST["av1"]), lambda: release.dataset("soft")):
+        with pytest.raises(ValueError, match=r"has no|kept as video") as caught:
+            ask()
+        assert not isinstance(caught.value, ReleaseError)
+    soft = load_release(soft_path)
+    assert soft.soft_labels.shape == (5, 2)
 
 
 def test_no_file(tmp_path: Path) -> None:

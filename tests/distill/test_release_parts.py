@@ -9,7 +9,7 @@ import pytest
 from lvdd_assets.distill import class_coding, release_files, tucker
 from lvdd_assets.distill.catalog import ClipShape
 from lvdd_assets.distill.quantization import quantize_weights
-from lvdd_assets.distill.release_parts import ReleaseParts, pack, size_without_weights
+from lvdd_assets.distill.release_parts import ReleaseParts, check_sizes, pack, size_without_weights
 from lvdd_assets.distill.soft_labels import quantize
 from lvdd_assets.distill.vae import load_autoencoder
 
@@ -51,6 +51,41 @@ def test_parts_must_agree(parts: ReleaseParts) -> None:
         replace(parts, decoder_spec=None)
     with pytest.raises(ValueError, match="at least one class"):
         replace(parts, classes={})
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "\x1b[2J", "\ud800"], ids=repr)
+def test_names_that_no_reader_takes_are_not_written(parts: ReleaseParts, name: str) -> None:
+    with pytest.raises(ValueError, match="is no name"):
+        replace(parts, classes={name: parts.classes["läuft"]})
+    with pytest.raises(ValueError, match="is no name"):
+        replace(parts, dataset=name)
+
+
+@pytest.mark.parametrize(
+    ("num_clips", "size", "num_bytes", "fits"),
+    [
+        (1, 64, 1, True),
+        (680, 64, 0, True),  # 64 MiB are free
+        (690, 64, 0, False),
+        (690, 64, 520, True),
+        (10**6, 4096, 10**12, False),  # whatever the bytes
+        (10**30, 10**9, 10, False),
+    ],
+)
+def test_a_class_decodes_to_no_more_than_its_bytes_can_be_worth(
+    num_clips: int, size: int, num_bytes: int, fits: bool
+) -> None:
+    shape = ClipShape(8, 1, size)
+    if fits:
+        check_sizes(num_clips, shape, num_bytes)
+        return
+    with pytest.raises(ValueError, match=f"a class of {num_clips} clips .* keep fewer or smaller clips"):
+        check_sizes(num_clips, shape, num_bytes)
+
+
+def test_what_no_reader_takes_is_not_packed(parts: ReleaseParts) -> None:
+    with pytest.raises(ValueError, match="keep fewer or smaller clips"):
+        pack(replace(parts, shape=ClipShape(4, 2, 1 << 16)))
 
 
 def test_weights_add_the_same_whatever_else_is_in_it(parts: ReleaseParts, levels: dict[str, np.ndarray]) -> None:
