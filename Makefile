@@ -44,8 +44,8 @@ bench: setup  ## The measurements behind the documentation's figures
 	$(BIN)/python benchmarks/video_codecs.py
 	$(BIN)/python benchmarks/signal_kept.py
 
-ui: setup  ## Open Dagster's UI on http://127.0.0.1:3000
-	$(BIN)/dagster dev --workspace workspace.yaml
+ui: setup  ## Open Dagster's UI on http://127.0.0.1:3000, for this machine alone (docs/automation.md)
+	$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1
 
 clean:  ## Remove what the pipeline made; videos, registry and .venv stay
 	rm -rf data/*.zarr data/release data/eval_report data/.dagster

@@ -20,7 +20,10 @@ def build_pipeline(workspace: Workspace) -> Pipeline:
 def build_definitions() -> dg.Definitions:
     """All definitions over the workspace that the environment names."""
     return dg.Definitions(
-        assets=[getattr(module, module.STEP.name) for module in _ASSET_MODULES],
+        assets=dg.map_asset_specs(
+            lambda spec: spec.replace_attributes(automation_condition=automation.WHEN_STALE),
+            [getattr(module, module.STEP.name) for module in _ASSET_MODULES],
+        ),
         asset_checks=[
             integrity.videos_are_usable,
             storage_budget.classes_fit_their_share,
@@ -28,6 +31,8 @@ def build_definitions() -> dg.Definitions:
             storage_budget.release_fits_its_budget,
         ],
         jobs=list(automation.JOBS),
+        sensors=list(automation.SENSORS),
+        schedules=list(automation.SCHEDULES),
         resources={"pipeline": build_pipeline(workspace_from_environment())},
         executor=dg.in_process_executor,
     )

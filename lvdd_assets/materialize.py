@@ -11,6 +11,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from dagster._core.storage.tags import AUTOMATION_CONDITION_TAG
 from pydantic import Field
 
 from lvdd_assets.distill.file_stores import FileStore
@@ -19,6 +21,9 @@ from lvdd_assets.steps import Outcome, StepError
 
 # Above this many partitions in a run, previews would swamp the event log.
 _MAX_PREVIEWS = 64
+
+KEEP_SETTINGS = {"lvdd/settings": "kept"}
+"""Tag of a run that is to make partitions with the settings that each was made with, whatever its config says."""
 
 
 class StepConfig(dg.Config):
@@ -49,7 +54,8 @@ def materialize(
     """
     keys = list(context.partition_keys)
     try:
-        outcomes = pipeline.bring_up_to_date(name, keys, config.settings(), force=config.force)
+        settings = None if _keeps_settings(context.run.tags) else config.settings()
+        outcomes = pipeline.bring_up_to_date(name, keys, settings, force=config.force)
     except (StepError, ValueError) as error:
         # Without the chain of causes: the message says it all, and would stand twice between two stacks.
         raise dg.Failure(str(error), allow_retries=False) from None
@@ -59,7 +65,10 @@ def materialize(
             context.add_asset_metadata(metadata, asset_key=name, partition_key=outcome.key)
         else:
             # A stale partition above was refreshed on the way: the lineage has to show that, too.
-            context.log_event(dg.AssetMaterialization(asset_key=outcome.step, partition=outcome.key, metadata=metadata))
+            version = {DATA_VERSION_TAG: outcome.commit.fingerprint}
+            context.log_event(
+                dg.AssetMaterialization(asset_key=outcome.step, partition=outcome.key, metadata=metadata, tags=version)
+            )
     own = [outcome for outcome in outcomes if outcome.step == name]
     computed = [outcome.key for outcome in own if not outcome.cached]
     which = f" ({', '.join(computed)})" if 0 < len(computed) <= 8 else ""
@@ -69,6 +78,11 @@ def materialize(
         f"{name}: computed {len(computed)} of {len(own)} partitions{which}, {len(own) - len(computed)} fresh{also}"
     )
     return dg.MaterializeResult(data_version=_data_version(own))
+
+
+def _keeps_settings(tags: Mapping[str, str]) -> bool:
+    """Whether nobody chose a run's config: Dagster's automation fills in defaults, which are nobody's wish either."""
+    return AUTOMATION_CONDITION_TAG in tags or KEEP_SETTINGS.items() <= tags.items()
 
 
 def _data_version(outcomes: Sequence[Outcome]) -> dg.DataVersion:

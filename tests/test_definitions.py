@@ -3,7 +3,7 @@
 import dagster as dg
 import pytest
 
-from lvdd_assets import definitions
+from lvdd_assets import automation, definitions
 from lvdd_assets.definitions import defs
 
 CLASS, DATASET = ["tiny/grow", "tiny/move_left"], ["tiny"]
@@ -31,11 +31,13 @@ def test_the_graph() -> None:
 
 
 def test_steps_and_assets_tell_the_same_story() -> None:
-    """What the runner refreshes is what the lineage shows."""
+    """What the runner reads and refreshes is what the lineage shows, which leaves out arrows that others imply."""
     pipeline = definitions.build_pipeline(definitions.workspace_from_environment())
+    above: dict[str, set[str]] = {}
     for name, spec in _specs().items():
-        step = pipeline.step(name)
-        assert set(step.upstream) == {dep.asset_key.to_user_string() for dep in spec.deps}
+        step, arrows = pipeline.step(name), {dep.asset_key.to_user_string() for dep in spec.deps}
+        above[name] = arrows.union(*(above[one] for one in arrows))
+        assert arrows <= set(step.upstream) <= above[name]
         assert step.code_version == spec.code_version
         assert (step.by == "class") == (list(spec.partitions_def.get_partition_keys()) == CLASS)
 
@@ -57,7 +59,7 @@ def test_config_fields_are_described() -> None:
         for asset in defs.assets or []
     }
     pipeline = definitions.build_pipeline(definitions.workspace_from_environment())
-    assert described == {step.name: list(step.defaults) for step in pipeline.steps}
+    assert described == {step.name: ["force", *step.defaults] for step in pipeline.steps}
     assert sum(map(len, described.values())) >= 15
 
 
@@ -71,6 +73,23 @@ def test_the_budget_check_blocks() -> None:
 def test_ranges_are_one_run() -> None:
     for asset in defs.assets or []:
         assert asset.backfill_policy == dg.BackfillPolicy.single_run()
+
+
+def test_nothing_starts_a_run_unasked() -> None:
+    """All is off, but for the sensor that goes on where the schedule, once it is on, has begun."""
+    repository = defs.get_repository_def()
+    sensors = {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs}
+    assert sensors == {
+        "default_automation_condition_sensor": "STOPPED",
+        "new_clips": "STOPPED",
+        "release_after_classes": "RUNNING",
+    }
+    assert {one.name: one.default_status.value for one in repository.schedule_defs} == {"nightly": "STOPPED"}
+
+
+def test_every_asset_has_the_condition() -> None:
+    for asset in defs.assets or []:
+        assert set(asset.automation_conditions_by_key.values()) == {automation.WHEN_STALE}
 
 
 def test_definitions_are_loadable() -> None:
