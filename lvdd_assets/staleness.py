@@ -181,13 +181,14 @@ def why_stale(step: Step, task: Task, stored: Stored, is_stale_above: Mapping[st
     changed = [name for name, value in task.inputs.items() if commit.inputs.get(name) != value]
     above = [name for name in changed if name in is_stale_above]
     reasons += [f"{name} changed" for name in changed if name not in is_stale_above]
+    verbs: dict[str, list[str]] = {"will be made anew": [], "was made anew": []}
     for upstream in step.upstream:
         keys = [name.removeprefix(f"{upstream} ") for name in above if name.startswith(f"{upstream} ")]
         if keys:
             stale = any(is_stale_above[input_name(upstream, key)] for key in keys)
-            of_same = keys == [task.key]
-            what = upstream if of_same else f"{upstream} {some(keys)}"
-            reasons.append(f"{what} {'will be made anew' if stale else 'was made anew'}")
+            what = upstream if keys == [task.key] else f"{upstream} {some(keys)}"
+            verbs["will be made anew" if stale else "was made anew"].append(what)
+    reasons += [f"{', '.join(names)} {verb}" for verb, names in verbs.items() if names]
     gone = [name for name in commit.inputs if name not in task.inputs]
     if gone:
         reasons.append(f"no longer made from {some(gone)}")

@@ -8,16 +8,39 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.commits import Commit, ReplacedError
 from lvdd_assets.distill.file_stores import FileStore
 from lvdd_assets.distill.places import Place
-from lvdd_assets.distill.source_code import syntax
+from lvdd_assets.distill.source_code import reached_from, syntax
 from lvdd_assets.distill.stores import Partition, ZarrStore
 from lvdd_assets.partitions import class_key
 from lvdd_assets.timings import Taken
+
+# Modules that steps import and that have no part in what comes out: a change of them makes nothing stale.
+NO_PART_IN_RESULTS = frozenset(
+    {
+        # how steps are run, shown and timed
+        *(f"lvdd_assets.{name}" for name in ("incremental", "materialize", "partitions", "pool", "resources")),
+        *(f"lvdd_assets.{name}" for name in ("staleness", "steps", "timings")),
+        *(
+            f"lvdd_assets.distill.{name}"
+            for name in (
+                # how things are found and lie on disk: what is in them is in the fingerprint, by content
+                *("catalog", "commits", "digests", "file_stores", "layouts", "listing", "places", "registry", "stores"),
+                # where they are computed
+                *("devices", "sandbox"),
+                # what is told beside a result, and remade with the next
+                *("fidelity", "measuring", "report_pictures", "source_code"),
+                # the paper's figures: settings take those that they use
+                "paper",
+            )
+        ),
+    }
+)
 
 
 class StepError(RuntimeError):
@@ -50,7 +73,9 @@ class Step:
         upstream: names of the steps whose partitions it reads.
         outside: what it reads from outside the stores (files, weights): a dataset, some of its classes and the data
             root to what each class is made from.
-        modules: names of the modules whose source is the algorithm; the code version is derived from them.
+        module: full name of the module whose source is the algorithm, with all that it imports; the code version is
+            derived from them.
+        templates: further files that the result is made from.
         files: whether it keeps plain files instead of zarr arrays.
         on_device: whether it computes on the workspace's device. On a GPU its classes then run one after the other in
             this process: they would share it, and each would hold the weights.
@@ -61,16 +86,25 @@ class Step:
     compute: Callable[["Task"], None]
     settings: Callable[[DatasetSpec], Mapping[str, Any]]
     defaults: Mapping[str, Any]
-    modules: tuple[str, ...]
+    module: str
     upstream: tuple[str, ...] = ()
     outside: Callable[[DatasetSpec, Sequence[str], Place], Mapping[str, Outside]] | None = None
     files: bool = False
     on_device: bool = False
+    templates: tuple[Path, ...] = ()
 
     @functools.cached_property
     def code_version(self) -> str:
-        """Hash of the algorithm's source; comments, docstrings and layout do not count."""
-        return hashlib.sha256("".join(syntax(module) for module in self.modules).encode()).hexdigest()[:12]
+        """Hash of the algorithm's source; comments, docstrings and layout do not count.
+
+        What is imported is followed, so that no part of it can be forgotten; what has no part in results is named.
+        """
+        found = hashlib.sha256()
+        for name in reached_from(self.module, without=NO_PART_IN_RESULTS):
+            found.update(f"{name} {syntax(name)}\n".encode())
+        for template in self.templates:
+            found.update(template.read_bytes())
+        return found.hexdigest()[:12]
 
     def store(self, data_root: Place) -> ZarrStore | FileStore:
         """The step's store."""

@@ -55,7 +55,7 @@ def compute_c(task: Task) -> None:
     _write(task, sum(int(task.open("b", name).read("value")[0]) for name in task.class_names))
 
 
-SOURCE = ("lvdd_assets.distill.fidelity",)
+SOURCE = "lvdd_assets.distill.fidelity"
 STEPS = (
     Step("a", "class", compute_a, settings_of, {}, SOURCE, outside=files_of),
     Step("b", "class", compute_b, no_settings, {"factor": 2}, SOURCE, upstream=("a",)),

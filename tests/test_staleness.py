@@ -78,7 +78,7 @@ def test_code_that_changed_is_named(tmp_path: Path) -> None:
     pipeline = make_pipeline(tmp_path, ["x"])
     run_all(pipeline)
     a, b, c = STEPS
-    steps = (a, replace_step(b, modules=("lvdd_assets.distill.paper",)), c)
+    steps = (a, replace_step(b, module="lvdd_assets.distill.paper"), c)
     changed = Pipeline(pipeline.workspace, steps, progress=False)
     assert _plan(changed) == {"b set/x": "its code has changed", "c set": "b set/x will be made anew"}
 

@@ -102,10 +102,7 @@ STEP = Step(
     settings=_settings,
     defaults=DppSubsetsConfig.defaults(),
     upstream=("raw_clips", "latents"),
-    modules=(
-        *(f"lvdd_assets.distill.{name}" for name in ("selection", "coresets", "dpp", "spectra", "kernels", "features")),
-        __name__,
-    ),
+    module=__name__,
 )
 
 

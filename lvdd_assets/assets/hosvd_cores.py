@@ -145,19 +145,7 @@ STEP = Step(
     settings=_settings,
     defaults=HosvdCoresConfig.defaults(),
     upstream=("raw_clips", "latents", "dpp_subsets"),
-    modules=(
-        "lvdd_assets.distill.tucker",
-        "lvdd_assets.distill.rotations",
-        "lvdd_assets.distill.coefficient_coding",
-        "lvdd_assets.distill.float_coding",
-        "lvdd_assets.distill.class_coding",
-        "lvdd_assets.distill.class_stores",
-        "lvdd_assets.distill.bitstreams",
-        "lvdd_assets.distill.codec",
-        "lvdd_assets.distill.coded_videos",
-        "lvdd_assets.distill.video_coding",
-        __name__,
-    ),
+    module=__name__,
 )
 
 

@@ -136,14 +136,7 @@ STEP = Step(
     defaults=LatentsConfig.defaults(),
     upstream=("raw_clips",),
     outside=_outside,
-    modules=(
-        "lvdd_assets.distill.vae",
-        "lvdd_assets.distill.latent_decoders",
-        "lvdd_assets.distill.decoder_specs",
-        "lvdd_assets.distill.encoding",
-        "lvdd_assets.distill.tiny_video",
-        __name__,
-    ),
+    module=__name__,
     on_device=True,
 )
 

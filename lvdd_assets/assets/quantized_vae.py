@@ -175,16 +175,7 @@ STEP = Step(
     defaults=QuantizedVaeConfig.defaults(),
     upstream=("raw_clips", "dpp_subsets", "hosvd_cores"),
     outside=_outside,
-    modules=(
-        "lvdd_assets.distill.vae",
-        "lvdd_assets.distill.latent_decoders",
-        "lvdd_assets.distill.decoder_specs",
-        "lvdd_assets.distill.quantization",
-        "lvdd_assets.distill.weight_rounding",
-        "lvdd_assets.distill.decoder_quantization",
-        "lvdd_assets.distill.int8_arithmetic",
-        __name__,
-    ),
+    module=__name__,
 )
 
 

@@ -118,13 +118,7 @@ STEP = Step(
     settings=_settings,
     defaults=RawClipsConfig.defaults(),
     outside=_outside,
-    modules=(
-        "lvdd_assets.distill.containers",
-        "lvdd_assets.distill.video",
-        "lvdd_assets.distill.sampling",
-        "lvdd_assets.distill.ingestion",
-        __name__,
-    ),
+    module=__name__,
 )
 
 

@@ -139,11 +139,3 @@ def test_what_cannot_be_asked_for(finished: MakeChain) -> None:
     ):
         result = chain.materialize("dpp_subsets", partition="tiny/grow", config={"dpp_subsets": config})
         assert message in failure(result)
-
-
-def test_every_module_of_the_algorithm_counts() -> None:
-    """A changed sampler makes the stored subsets stale."""
-    from lvdd_assets.assets.dpp_subsets import STEP
-
-    for name in ("selection", "coresets", "dpp", "spectra", "kernels", "features"):
-        assert f"lvdd_assets.distill.{name}" in STEP.modules
