@@ -214,11 +214,12 @@ def gc(delete: bool, unregistered: bool, hours: float) -> None:
         for line in aligned(table) if table else []:
             click.echo(line)
         total = format_bytes(sum(one.num_bytes for one in found))
+        count = f"{len(found)} leftover{'s' if len(found) > 1 else ''}"
         if not found:
             click.echo("nothing is left over")
         elif not delete:
-            click.echo(f"{len(found)} leftovers, {total}; `lvdd gc --delete` removes them")
+            click.echo(f"{count}, {total}; `lvdd gc --delete` removes them")
         else:
             for one in found:
                 one.remove()
-            click.echo(f"{len(found)} leftovers removed, {total} freed")
+            click.echo(f"{count} removed, {total} freed")
