@@ -64,11 +64,7 @@ def materialize(
         if outcome.step == name:
             context.add_asset_metadata(metadata, asset_key=name, partition_key=outcome.key)
         else:
-            # A stale partition above was refreshed on the way: the lineage has to show that, too.
-            version = {DATA_VERSION_TAG: outcome.commit.fingerprint}
-            context.log_event(
-                dg.AssetMaterialization(asset_key=outcome.step, partition=outcome.key, metadata=metadata, tags=version)
-            )
+            _report_refreshed(context, outcome, metadata)
     own = [outcome for outcome in outcomes if outcome.step == name]
     computed = [outcome.key for outcome in own if not outcome.cached]
     which = f" ({', '.join(computed)})" if 0 < len(computed) <= 8 else ""
@@ -78,6 +74,17 @@ def materialize(
         f"{name}: computed {len(computed)} of {len(own)} partitions{which}, {len(own) - len(computed)} fresh{also}"
     )
     return dg.MaterializeResult(data_version=_data_version(own))
+
+
+def _report_refreshed(context: dg.AssetExecutionContext, outcome: Outcome, metadata: Mapping[str, Any]) -> None:
+    """Shows in the lineage that a stale partition above was refreshed on the way."""
+    tags = {DATA_VERSION_TAG: outcome.commit.fingerprint}
+    context.log_event(
+        dg.AssetMaterialization(asset_key=outcome.step, partition=outcome.key, metadata=metadata, tags=tags)
+    )
+    # Dagster has looked at what is above before the asset's body ran. Without this it would take the asset for made
+    # from what was there then, and show it as stale.
+    context.get_step_execution_context().wipe_input_asset_version_info(dg.AssetKey(outcome.step))
 
 
 def _keeps_settings(tags: Mapping[str, str]) -> bool:
