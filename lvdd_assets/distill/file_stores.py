@@ -112,13 +112,19 @@ class FileStore:
         if stored.commit is None or name not in stored.commit.files:
             named = f" named {name}" if stored.commit is not None else ""
             raise StoreError(f"{self.asset} has nothing stored for {key!r}{named}")
-        place = self._stored(key, stored.commit, name)
-        if isinstance(place, Path):
-            return place
-        copy = cache_folder(self.data_root) / "files" / stored.commit.files[name] / Path(name).name
-        if size_of(copy) is None:
-            replace_bytes(copy, place.read_bytes())
-        return copy
+        return self._local(self._stored(key, stored.commit, name), stored.commit.files[name])
+
+    def published(self, key: str, name: str) -> tuple[Path, bool]:
+        """What people open under a name, whatever it is: a file on this machine, and whether it is the committed one.
+
+        Raises:
+            StoreError: there is no such file.
+        """
+        data, commit = read_bytes(self.path(name)), self.commit_of(key)
+        if data is None:
+            raise StoreError(f"{self.asset} has no file {name}")
+        digest = hashlib.sha256(data).hexdigest()
+        return self._local(self.path(name), digest), commit is not None and commit.files.get(name) == digest
 
     def publish(self, key: str) -> None:
         """Mends the files that people open, where they are not what was committed."""
@@ -174,6 +180,15 @@ class FileStore:
 
     def _mark(self, key: str) -> Place:
         return self.path(f"{key}{_MARK}")
+
+    def _local(self, place: Place, digest: str) -> Path:
+        """A file itself, or where it lies on an object store a copy that is known by its content's hash."""
+        if isinstance(place, Path):
+            return place
+        copy = cache_folder(self.data_root) / "files" / digest / place.name
+        if size_of(copy) is None:
+            replace_bytes(copy, place.read_bytes())
+        return copy
 
     def _stored(self, key: str, commit: Commit, name: str) -> Place:
         return self.folder(key) / commit.version / name

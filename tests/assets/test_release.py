@@ -154,9 +154,14 @@ def test_soft_labels_are_the_teachers_of_the_kept_clips(finished: MakeChain) -> 
     np.testing.assert_allclose(_load(chain).soft_labels, expected, atol=0.01)
 
 
-def test_a_lost_file_is_made_again(finished: MakeChain) -> None:
+def test_a_lost_file_is_back_and_one_lost_with_its_version_is_made_again(finished: MakeChain) -> None:
     chain = finished()
     data = _path(chain).read_bytes()
     _path(chain).unlink()
+    assert chain.computed(chain.materialize("release")) == set()
+    assert _path(chain).read_bytes() == data
+    _path(chain).unlink()
+    (stored,) = (chain.workspace.data_root / "release/.versions/tiny").rglob("tiny.zarr.zip")
+    stored.unlink()
     assert chain.computed(chain.materialize("release")) == {"release tiny"}
     assert _path(chain).read_bytes() == data  # same inputs, same bytes

@@ -63,11 +63,27 @@ def test_a_release_of_fewer_classes_fails(finished: MakeChain) -> None:
     weights = QuantizedWeights.from_bytes(release.decoder_data, template)
     some = {"grow": release.coded[0]}
     path.write_bytes(pack(ReleaseParts("tiny", release.shape, some, release.decoder_spec, weights)))
-    # The file is not the committed one, so release would be made again: judge it as it lies there.
-    result = _check_alone(chain)
-    check = _evaluation(result, "release_fits_its_budget")
+    # Asked for release, a run would put the committed one in its place: judge it as it lies there.
+    check = _evaluation(_check_alone(chain), "release_fits_its_budget")
     assert not check.passed
     assert "1 of 2 classes are missing: move_left" in check.description
+    chain.materialize("release")
+    assert _evaluation(_check_alone(chain), "release_fits_its_budget").passed
+
+
+def test_another_release_in_the_place_of_the_one_that_was_made_fails(finished: MakeChain) -> None:
+    """Though it is a release of all classes and within the budget."""
+    chain = finished()
+    path = chain.workspace.data_root / "release" / "tiny.zarr.zip"
+    other = path.read_bytes()
+    assert chain.materialize("dpp_subsets", config={"dpp_subsets": {"seed": 5, "clips_per_class": 2}}).success
+    assert chain.materialize("release").success
+    assert path.read_bytes() != other
+    path.unlink()
+    path.write_bytes(other)
+    check = _evaluation(_check_alone(chain), "release_fits_its_budget")
+    assert not check.passed
+    assert "it is not the file that was made here" in check.description
 
 
 def test_a_damaged_release_fails_with_the_reason(finished: MakeChain) -> None:
@@ -84,7 +100,7 @@ def test_a_damaged_release_fails_with_the_reason(finished: MakeChain) -> None:
 def test_no_release_fails(make_chain: MakeChain) -> None:
     chain = make_chain()
     result = _check_alone(chain)
-    assert "no release file" in _evaluation(result, "release_fits_its_budget").description
+    assert "release has no file tiny.zarr.zip. Materialize release again" in _evaluation(result, "release_fits_its_budget").description
 
 
 def test_classes_over_their_share_are_a_warning_not_a_failure(finished: MakeChain) -> None:
