@@ -14,6 +14,7 @@ import pandas as pd
 from lvdd_assets.distill import paper
 from lvdd_assets.distill.catalog import Budget, ClipShape
 
+_MOST_NAMED = 5
 PARTS = ("decoder", "encoder", "basis", "cores", "labels", "metadata")
 
 
@@ -102,7 +103,9 @@ def judge_release(ledger: Ledger, *, file_bytes: int, allowed: int, expected_cla
     reasons = []
     missing = sorted(set(expected_classes) - set(ledger.by_class()))
     if missing:
-        reasons.append(f"{len(missing)} of {len(expected_classes)} classes are missing: {', '.join(missing)}")
+        more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+        names = ", ".join(missing[:_MOST_NAMED]) + more
+        reasons.append(f"{len(missing)} of {len(expected_classes)} classes are missing: {names}")
     if ledger.total != file_bytes:
         reasons.append(f"the ledger adds up to {ledger.total} B, the file has {file_bytes} B")
     if file_bytes > allowed:

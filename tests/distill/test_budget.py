@@ -69,6 +69,14 @@ def test_judge_release(size: int, allowed: int, classes: list[str], passed: bool
     assert reason in "; ".join(verdict.reasons)
 
 
+def test_hundreds_of_missing_classes_are_counted_and_a_few_named() -> None:
+    classes = [f"class {number:03d}" for number in range(400)]
+    verdict = judge_release(_ledger(run=20, jump=20), file_bytes=100, allowed=100, expected_classes=classes)
+    assert verdict.reasons == (
+        "400 of 400 classes are missing: class 000, class 001, class 002, class 003, class 004 and 395 more",
+    )
+
+
 def test_judge_class_compares_with_an_equal_share() -> None:
     assert judge_class(coded_bytes=25, allowed=100, num_classes=4).passed
     assert not judge_class(coded_bytes=26, allowed=100, num_classes=4).passed
