@@ -21,6 +21,7 @@ from lvdd_assets.steps import Outcome, StepError
 
 # Above this many partitions in a run, previews would swamp the event log.
 _MAX_PREVIEWS = 64
+_STORED_PICTURES = ("preview", "projection", "spectrum")
 
 KEEP_SETTINGS = {"lvdd/settings": "kept"}
 """Tag of a run that is to make partitions with the settings that each was made with, whatever its config says."""
@@ -133,13 +134,13 @@ def _describe(pipeline: Pipeline, outcome: Outcome, *, with_preview: bool) -> di
 
 
 def _pictures(pipeline: Pipeline, outcome: Outcome) -> dict[str, bytes]:
-    """Pictures that a partition stores, by name: those of its files, or its preview."""
+    """Pictures that a partition stores, by name: those of its files, or its arrays that hold one."""
     store = pipeline.step(outcome.step).store(pipeline.workspace.data_root)
     if isinstance(store, FileStore):
         names = [name for name in outcome.commit.files if name.endswith(".png")]
         return {PurePosixPath(name).stem: store.read(outcome.key, name) for name in names}
     partition = store.open(outcome.key)
-    return {"preview": partition.read("preview").tobytes()} if partition.num_rows("preview") else {}
+    return {name: partition.read(name).tobytes() for name in _STORED_PICTURES if partition.num_rows(name)}
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -34,7 +34,7 @@ NO_PART_IN_RESULTS = frozenset(
                 # where they are computed
                 *("devices", "sandbox"),
                 # what is told beside a result, and remade with the next
-                *("fidelity", "measuring", "report_pictures", "source_code"),
+                *("asset_plots", "fidelity", "measuring", "plot_style", "report_pictures", "source_code"),
                 # the paper's figures: settings take those that they use
                 "paper",
             )

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from lvdd_assets.distill import features, kernels, paper, selection
+from lvdd_assets.distill.asset_plots import projection_png
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.report_pictures import contact_sheet
 from lvdd_assets.distill.stores import ZarrStore
@@ -91,6 +92,7 @@ def _compute(task: Task) -> None:
         out.put("items", chosen.items)
         shown = clips.read("train", np.sort(chosen.items[:_NUM_PREVIEWS]))
         out.put("preview", np.frombuffer(contact_sheet(shown), dtype=np.uint8))
+        out.put("projection", np.frombuffer(projection_png(latents, chosen.items), dtype=np.uint8))
         out.metrics = {"num_selected": k, "num_clips": len(latents)} | chosen.metrics()
         out.metrics["selected"] = [names[item] for item in chosen.items]
 

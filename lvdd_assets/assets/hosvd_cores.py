@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from lvdd_assets.distill import class_coding, paper, tucker, video_coding
+from lvdd_assets.distill.asset_plots import spectrum_png
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.class_coding import TRIAL_STEPS, ClassCoder, CodedClass
 from lvdd_assets.distill.class_stores import keep_coded, keep_hosvd, keep_videos
@@ -93,8 +94,16 @@ def _compute(task: Task) -> None:
 
 
 def _keep_latents(task: Task, out: Writer, items: np.ndarray) -> np.ndarray:
-    """Stores the class as the recipe has it; returns latents as they come back, at a middle step where there is one."""
+    """Stores the class as the recipe has it, with its spectrum; returns latents as they come back, at a middle step
+    where there is one."""
     latents = task.open("latents").read("latents")[items].astype(np.float32)
+    decoded = _keep_coefficients(task, out, latents)
+    spectra = [tucker.singular_values(values) for values in (latents, decoded)]
+    out.put("spectrum", np.frombuffer(spectrum_png(*spectra), dtype=np.uint8))
+    return decoded
+
+
+def _keep_coefficients(task: Task, out: Writer, latents: np.ndarray) -> np.ndarray:
     if task.dataset.recipe == "paper":
         coded = _truncate(latents, task.config)
         decoded = class_coding.decode(coded)

@@ -3,6 +3,7 @@
 import functools
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,14 +16,23 @@ from pydantic import Field
 from tqdm import tqdm
 
 from lvdd_assets.distill import class_stores
-from lvdd_assets.distill.budget import COARSEST_STEP, FINEST_STEP, BudgetError, allowed_bytes, format_bytes
+from lvdd_assets.distill.asset_plots import class_bytes_png, ledger_png
+from lvdd_assets.distill.budget import COARSEST_STEP, FINEST_STEP, BudgetError, Ledger, allowed_bytes, format_bytes
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.class_coding import SharedBasis
 from lvdd_assets.distill.devices import find_device
 from lvdd_assets.distill.file_stores import FileStore
 from lvdd_assets.distill.filling import Source, fill_with_latents, fill_with_videos
 from lvdd_assets.distill.protocols import named_protocol
-from lvdd_assets.distill.release import SUFFIX, CodedClips, ReleaseParts, load_release, pack, package_version
+from lvdd_assets.distill.release import (
+    SUFFIX,
+    CodedClips,
+    ReleaseParts,
+    load_release,
+    pack,
+    package_version,
+    read_ledger,
+)
 from lvdd_assets.distill.soft_labels import DEFAULT_TEMPERATURE, quantize, train_teacher
 from lvdd_assets.distill.training_sets import Decoding, read_decoding
 from lvdd_assets.distill.utility import decode_judged, judged_positions, train_judge
@@ -245,7 +255,7 @@ def _compute(task: Task) -> None:
         path.write_bytes(data)
         # Read back as a stranger would, before it replaces anything.
         release = load_release(path, trusted_classes=own_classes(task.dataset.vae))
-        ledger = release.ledger.to_dict("records")
+        ledger = read_ledger(path)
     metrics = {
         "file": str(FileStore(task.data_root, task.step).path(name)),
         "stored_bytes": len(data),
@@ -255,9 +265,21 @@ def _compute(task: Task) -> None:
         **filled.figures,
         **teacher,
         "verdict": _verdict(len(data), allowed, filled),
-        "ledger": [{str(key): value for key, value in row.items()} for row in ledger],
+        "ledger": [{str(key): value for key, value in row.items()} for row in ledger.table().to_dict("records")],
     }
-    FileStore(task.data_root, task.step).write(task.key, files={name: data}, metrics=metrics, **task.commit_arguments())
+    files = {name: data, **_plots(task.dataset.name, ledger, allowed)}
+    FileStore(task.data_root, task.step).write(task.key, files=files, metrics=metrics, **task.commit_arguments())
+
+
+def _plots(name: str, ledger: Ledger, allowed: int) -> dict[str, bytes]:
+    """Pictures of the ledger, for the asset's page; they lie in a folder beside the release."""
+    parts: Counter[str] = Counter()
+    for line in ledger.lines:
+        parts[line.part] += line.num_bytes
+    return {
+        f"{name}/ledger.png": ledger_png(parts, allowed),
+        f"{name}/classes.png": class_bytes_png(ledger.by_class(), allowed),
+    }
 
 
 def _verdict(num_bytes: int, allowed: int, filled: _Filled) -> str:

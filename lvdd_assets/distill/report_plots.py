@@ -7,35 +7,17 @@ What must NOT come here: HTML, words of the verdict; figures come in as `ReportD
 import io
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from html import escape
 from typing import Any
 
 from lvdd_assets.distill.budget import format_bytes
+from lvdd_assets.distill.plot_style import COLOURS, DPI, size_tick, styled
 from lvdd_assets.distill.report_data import ReportData
 
-# Each colour of the light palette stands for a variable of the page's style sheet. The lines' hues differ in
-# brightness as well (after Okabe and Ito, "Color universal design", 2008), and each has a marker and a dash of its own.
-_COLOURS = {
-    "text": "#1a1f27",
-    "soft": "#5c6673",
-    "line": "#dde1e7",
-    "card": "#ffffff",
-    "full": "#7b8794",
-    "bad": "#b3261e",
-    "s0": "#0b6e99",
-    "s1": "#c2571a",
-    "s2": "#2b8a5f",
-    "s3": "#8a4fa3",
-    "s4": "#946f00",
-    "s5": "#c04a76",
-}
 _NUM_SERIES = 6
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _DASHES = ("-", (0, (6, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 1.5)), (0, (8, 2, 2, 2, 2, 2)))
 _WIDE, _NARROW = (8.6, 4.6), (3.9, 4.6)
-_PNG_DPI = 150
 
 
 def curve_svg(report: ReportData, *, narrow: bool = False) -> str:
@@ -53,7 +35,7 @@ def curve_svg(report: ReportData, *, narrow: bool = False) -> str:
         ValueError: The report has no curve.
     """
     salt = "narrow" if narrow else "wide"
-    with _styled(salt):
+    with styled(salt):
         figure = _draw(report, narrow=narrow)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None})
@@ -62,35 +44,11 @@ def curve_svg(report: ReportData, *, narrow: bool = False) -> str:
 
 def curve_png(report: ReportData) -> bytes:
     """The picture of `curve_svg` in light colours as PNG."""
-    with _styled("png"):
+    with styled("png"):
         figure = _draw(report, narrow=False)
         stream = io.BytesIO()
-        figure.savefig(stream, format="png", dpi=_PNG_DPI, metadata={"Software": None})
+        figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
     return stream.getvalue()
-
-
-@contextmanager
-def _styled(salt: str) -> Iterator[None]:
-    """Matplotlib's own defaults but for type, ids and colours, whatever the user's settings are."""
-    import matplotlib as mpl
-
-    settings: dict[str, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": salt,
-        "text.parse_math": False,
-        "font.size": 9.5,
-        "text.color": _COLOURS["text"],
-        "axes.labelcolor": _COLOURS["text"],
-        "axes.edgecolor": _COLOURS["soft"],
-        "xtick.color": _COLOURS["soft"],
-        "ytick.color": _COLOURS["soft"],
-        "xtick.labelcolor": _COLOURS["text"],
-        "ytick.labelcolor": _COLOURS["text"],
-    }
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(settings)
-        yield
 
 
 def _draw(report: ReportData, *, narrow: bool) -> Any:
@@ -99,11 +57,11 @@ def _draw(report: ReportData, *, narrow: bool) -> Any:
 
     if not report.curve:
         raise ValueError("the report has no curve; expected points of at least one recipe: set ReportData.curve")
-    figure = Figure(figsize=_NARROW if narrow else _WIDE, layout="constrained", facecolor=_COLOURS["card"])
-    axes = figure.add_subplot(facecolor=_COLOURS["card"])
+    figure = Figure(figsize=_NARROW if narrow else _WIDE, layout="constrained", facecolor=COLOURS["card"])
+    axes = figure.add_subplot(facecolor=COLOURS["card"])
     handles: list[Any] = []
     for index, (recipe, points) in enumerate(report.recipes.items()):
-        colour = _COLOURS[f"s{index % _NUM_SERIES}"]
+        colour = COLOURS[f"s{index % _NUM_SERIES}"]
         # One seed says nothing about the spread: no bar, where zero would draw the caps of one.
         spreads = [point.std if len(point.accuracies) > 1 else math.nan for point in points]
         line = axes.errorbar(
@@ -128,7 +86,7 @@ def _draw(report: ReportData, *, narrow: bool) -> Any:
         marker="o",
         markersize=12,
         markerfacecolor="none",
-        markeredgecolor=_COLOURS["text"],
+        markeredgecolor=COLOURS["text"],
         markeredgewidth=1.6,
     )
     _set_axes(axes, report, narrow=narrow)
@@ -156,14 +114,14 @@ def _set_axes(axes: Any, report: ReportData, *, narrow: bool) -> None:
     few = largest / smallest < (30 if narrow else 1000)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=12))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _place: _tick(size)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _place: size_tick(size)))
     axes.set_xlabel("stored bytes, logarithmic")
     marks = [report.full.mean(report.metric), report.release.mean(report.metric)]
     highest = max([*marks, *(point.mean + point.std for point in report.curve)])
     axes.set_ylim(0, min(1.04, highest * 1.15 + 0.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.set_ylabel(f"{report.metric_name} accuracy")
-    axes.grid(color=_COLOURS["line"], linewidth=0.8)
+    axes.grid(color=COLOURS["line"], linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -171,32 +129,25 @@ def _set_axes(axes: Any, report: ReportData, *, narrow: bool) -> None:
 def _draw_marks(axes: Any, report: ReportData) -> None:
     """Full data, chance and budget; their labels stand on the picture's ground where curves seldom are."""
     full = report.full.mean(report.metric)
-    label = {"fontsize": 8.5, "bbox": {"facecolor": _COLOURS["card"], "edgecolor": "none", "pad": 1.2}, "zorder": 4}
-    axes.axhline(full, color=_COLOURS["full"], linewidth=1.4, zorder=1)
-    axes.axhline(report.chance, color=_COLOURS["bad"], linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
-    axes.axvline(report.allowed_bytes, color=_COLOURS["soft"], linewidth=1.2, linestyle=(0, (1.5, 2)), zorder=1)
+    label = {"fontsize": 8.5, "bbox": {"facecolor": COLOURS["card"], "edgecolor": "none", "pad": 1.2}, "zorder": 4}
+    axes.axhline(full, color=COLOURS["full"], linewidth=1.4, zorder=1)
+    axes.axhline(report.chance, color=COLOURS["bad"], linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.axvline(report.allowed_bytes, color=COLOURS["soft"], linewidth=1.2, linestyle=(0, (1.5, 2)), zorder=1)
     across, along = axes.get_yaxis_transform(), axes.get_xaxis_transform()
     above = {"xytext": (0, 4), "textcoords": "offset points", "va": "bottom"}
     below = {"xytext": (0, -4), "textcoords": "offset points", "va": "top"}
     text = f"full data ({format_bytes(report.full.stored_bytes)}): {100 * full:.1f} %"
     room = above if full < 0.92 * axes.get_ylim()[1] else below
-    axes.annotate(text, (0.01, full), xycoords=across, ha="left", color=_COLOURS["soft"], **room, **label)
+    axes.annotate(text, (0.01, full), xycoords=across, ha="left", color=COLOURS["soft"], **room, **label)
     room = below if report.chance > 0.09 * axes.get_ylim()[1] else above
     text = f"chance: {100 * report.chance:.1f} %"
-    axes.annotate(text, (0.99, report.chance), xycoords=across, ha="right", color=_COLOURS["bad"], **room, **label)
+    axes.annotate(text, (0.99, report.chance), xycoords=across, ha="right", color=COLOURS["bad"], **room, **label)
     place = axes.transAxes.inverted().transform(axes.transData.transform((report.allowed_bytes, 0)))[0]
     side = "right" if place > 0.75 else "left" if place < 0.25 else "center"
     text = f"budget {format_bytes(report.allowed_bytes)}"
     axes.annotate(
-        text, (report.allowed_bytes, 1), xycoords=along, ha=side, color=_COLOURS["soft"], **above, fontsize=8.5
+        text, (report.allowed_bytes, 1), xycoords=along, ha=side, color=COLOURS["soft"], **above, fontsize=8.5
     )
-
-
-def _tick(size: float) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:g} {unit}"
-    return f"{size:g} B"
 
 
 def _describe(report: ReportData) -> str:
@@ -221,7 +172,7 @@ def _inline(svg: str, description: str, salt: str) -> str:
     used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', svg))
     kept = {name for pair in used for name in pair if name}
     svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in kept else "", svg)
-    for name, colour in _COLOURS.items():
+    for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
     # The page's own type, and its own rule for how lines meet: a style sheet here would reach all of the page.
     svg = re.sub(r"font-family: [^;\"]*; ", "", svg)

@@ -173,6 +173,12 @@ def decompose(
     return TuckerTensor((instance_factor.T @ unfolded).reshape(instance_rank, *wanted), factors, instance_factor)
 
 
+def singular_values(latents_NTChw: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Singular values of the unfoldings along T, C, h, w, largest first: float64 [size] each, at least 0."""
+    grams = _gram_matrices(_check_latents(latents_NTChw))
+    return tuple(np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[::-1], 0)) for gram in grams)
+
+
 def project(latents_NTChw: np.ndarray, factors: tuple[np.ndarray, ...]) -> np.ndarray:
     """Coefficients of latents in the factors' basis: float32 [N, rT, rC, rh, rw]."""
     return _multiply(np.asarray(latents_NTChw), factors)

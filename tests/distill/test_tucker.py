@@ -45,6 +45,14 @@ def test_full_rank_is_exact_and_keeps_energy() -> None:
     assert np.linalg.norm(result.core) == pytest.approx(np.linalg.norm(latents), rel=1e-5)  # Parseval
 
 
+def test_singular_values_are_those_of_the_unfoldings() -> None:
+    latents = _latents()
+    for axis, values in enumerate(tucker.singular_values(latents), start=1):
+        unfolded = np.moveaxis(latents, axis, 0).reshape(latents.shape[axis], -1).astype(np.float64)
+        np.testing.assert_allclose(values, np.linalg.svd(unfolded, compute_uv=False), atol=1e-5)
+        assert (values**2).sum() == pytest.approx((latents.astype(np.float64) ** 2).sum())
+
+
 def test_coefficient_error_is_latent_error() -> None:
     latents = _latents()
     result = tucker.decompose(latents)
