@@ -100,7 +100,10 @@ def test_a_damaged_release_fails_with_the_reason(finished: MakeChain) -> None:
 def test_no_release_fails(make_chain: MakeChain) -> None:
     chain = make_chain()
     result = _check_alone(chain)
-    assert "release has no file tiny.zarr.zip. Materialize release again" in _evaluation(result, "release_fits_its_budget").description
+    assert (
+        "release has no file tiny.zarr.zip. Materialize release again"
+        in _evaluation(result, "release_fits_its_budget").description
+    )
 
 
 def test_classes_over_their_share_are_a_warning_not_a_failure(finished: MakeChain) -> None:
