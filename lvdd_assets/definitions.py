@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from lvdd_assets import automation
+from lvdd_assets import automation, jobs
 from lvdd_assets.assets import dpp_subsets, eval_report, hosvd_cores, latents, quantized_vae, raw_clips, release
 from lvdd_assets.checks import decoder_fidelity, integrity, storage_budget
 from lvdd_assets.incremental import Pipeline
@@ -30,7 +30,7 @@ def build_definitions() -> dg.Definitions:
             decoder_fidelity.decoder_keeps_its_quality,
             storage_budget.release_fits_its_budget,
         ],
-        jobs=list(automation.JOBS),
+        jobs=[*automation.JOBS, jobs.distill_demo, jobs.paper_tables],
         sensors=list(automation.SENSORS),
         schedules=list(automation.SCHEDULES),
         resources={"pipeline": build_pipeline(workspace_from_environment())},

@@ -77,15 +77,28 @@ def materialize(
     return dg.MaterializeResult(data_version=_data_version(own))
 
 
+def report_outcomes(context: dg.OpExecutionContext, pipeline: Pipeline, outcomes: Sequence[Outcome]) -> None:
+    """Tells the lineage of partitions that were brought up to date outside of a run over their asset."""
+    for outcome in outcomes:
+        metadata = _describe(pipeline, outcome, with_preview=len(outcomes) <= _MAX_PREVIEWS)
+        _log(context, outcome, metadata)
+
+
 def _report_refreshed(context: dg.AssetExecutionContext, outcome: Outcome, metadata: Mapping[str, Any]) -> None:
     """Shows in the lineage that a stale partition above was refreshed on the way."""
+    _log(context, outcome, metadata)
+    # Dagster has looked at what is above before the asset's body ran. Without this it would take the asset for made
+    # from what was there then, and show it as stale.
+    context.get_step_execution_context().wipe_input_asset_version_info(dg.AssetKey(outcome.step))
+
+
+def _log(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, outcome: Outcome, metadata: Mapping[str, Any]
+) -> None:
     tags = {DATA_VERSION_TAG: outcome.commit.fingerprint}
     context.log_event(
         dg.AssetMaterialization(asset_key=outcome.step, partition=outcome.key, metadata=metadata, tags=tags)
     )
-    # Dagster has looked at what is above before the asset's body ran. Without this it would take the asset for made
-    # from what was there then, and show it as stale.
-    context.get_step_execution_context().wipe_input_asset_version_info(dg.AssetKey(outcome.step))
 
 
 def _keeps_settings(tags: Mapping[str, str]) -> bool:
