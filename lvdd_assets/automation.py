@@ -1,4 +1,5 @@
-"""Jobs over assets, named for what people do with them, and what starts runs unasked: a sensor on clips, a schedule, conditions.
+"""Jobs over assets, named for what people do with them, and what starts runs unasked: a sensor on clips, a schedule,
+conditions.
 
 All of it is off until somebody turns it on in Dagster's UI, the conditions under which Dagster itself starts an asset
 included. What a run then skips is told by `staleness`, whoever started it.

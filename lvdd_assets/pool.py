@@ -87,11 +87,22 @@ def run_task(compute: Callable[[Task], None], task: Task, one_thread: bool = Tru
         return str(error)
     except OSError as error:
         return why_not_written(error, task.data_root) or traceback.format_exc(limit=-3)
-    except Exception:
+    except Exception as error:
+        stopped = _interruption(error)
+        if stopped is not None:
+            raise stopped from None
         return traceback.format_exc(limit=-3)
     finally:
         torch.set_num_threads(threads)
     return Taken(stage.seconds, stage.peak_bytes)
+
+
+def _interruption(error: BaseException) -> BaseException | None:
+    """What told this process to stop, where native code that was being imported made another error of it."""
+    seen: BaseException | None = error
+    while seen is not None and isinstance(seen, Exception):
+        seen = seen.__cause__ or seen.__context__
+    return seen
 
 
 def _is_accelerated(device: str) -> bool:

@@ -4,9 +4,10 @@ in assets."""
 import click
 
 from lvdd_assets.cli import datasets, planning, releases, running, upkeep
+from lvdd_assets.cli.terminal import InterruptibleGroup
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=InterruptibleGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lvdd-assets")
 def main() -> None:
     """Distil a labelled video dataset into one small file that trains an action classifier.

@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvdd_assets.cli.terminal import progress_bar, sentences, short
+from lvdd_assets.cli.terminal import leave_interrupted, progress_bar, sentences, short
 from lvdd_assets.resources import workspace_from_environment
 
 if TYPE_CHECKING:
     import dagster as dg
+
+
+# Steps print nothing: what they say is in events. Capturing it anyway costs Dagster four processes a step, which
+# answer Ctrl-C with tracebacks.
+_NO_COMPUTE_LOGS = {
+    "compute_logs": {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+}
 
 
 @click.command()
@@ -47,6 +54,7 @@ def _run_chain(dataset: str, *, force: bool = False) -> None:
     # Dagster reads the same registry and data root; its definitions are loaded now, when the videos are there.
     with sentences():
         import dagster as dg
+        from dagster._core.instance.ref import InstanceRef
 
         from lvdd_assets.automation import distill_classes, release_dataset
         from lvdd_assets.definitions import defs
@@ -59,7 +67,7 @@ def _run_chain(dataset: str, *, force: bool = False) -> None:
         home = os.environ.get("DAGSTER_HOME") or str(Path.cwd())
         if not (Path(home) / "dagster.yaml").exists():
             raise ValueError(f"no dagster.yaml in {home}: run lvdd from the project's folder, or set DAGSTER_HOME")
-        with dg.DagsterInstance.from_config(home) as instance:
+        with dg.DagsterInstance.from_ref(InstanceRef.from_dir(home, overrides=_NO_COMPUTE_LOGS)) as instance:
             for job, partitions in ((distill_classes, BY_CLASS), (release_dataset, BY_DATASET)):
                 partitions.validate_partition_key(name, None)
                 tags = partitions.get_tags_for_partition_key(name)
@@ -91,14 +99,26 @@ def _run_job(job: "dg.JobDefinition", tags: object, instance: "dg.DagsterInstanc
                 click.echo(f"{event.step_key:<14} {len(cached) - fresh} computed, {fresh} fresh")
     if result.success:
         return
-    for event in result.all_events:
-        if event.is_step_failure:
-            click.echo(f"{event.step_key} failed: {_message(event)}", err=True)
+    failed = [event for event in result.all_events if event.is_step_failure]
+    if any(_is_interruption(event) for event in failed):
+        leave_interrupted()
+    for event in failed:
+        click.echo(f"{event.step_key} failed: {_message(event)}", err=True)
     for evaluation in result.get_asset_check_evaluations():
         if not evaluation.passed and evaluation.severity.value == "ERROR":
             click.echo(f"check {evaluation.check_name} failed: {evaluation.description}", err=True)
     click.echo(f"run {result.run_id} is in Dagster's UI with all its events: . ./env.sh && dagster dev", err=True)
     sys.exit(1)
+
+
+def _is_interruption(event: "dg.DagsterEvent") -> bool:
+    """Whether a step ended because Dagster was told to stop, which it takes for a failure."""
+    error = event.step_failure_data.error
+    while error is not None:
+        if error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt"):
+            return True
+        error = error.cause
+    return False
 
 
 def _message(event: "dg.DagsterEvent") -> str:

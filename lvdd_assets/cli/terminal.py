@@ -1,15 +1,40 @@
 """What commands have in common on a terminal: errors in one sentence, bars, tables, short paths."""
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import click
 from tqdm import tqdm
 
 from lvdd_assets.distill.places import Place
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM."""
+
+
+class InterruptibleGroup(click.Group):
+    """Commands that leave after Ctrl-C or SIGTERM with a sentence instead of a traceback, their pools closed."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Runs the command."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            leave_interrupted()
+
+
+def leave_interrupted() -> NoReturn:
+    """Ends the program as interrupted."""
+    click.echo("interrupted; what was finished is stored, the next run goes on from there", err=True)
+    sys.exit(INTERRUPTED)
 
 
 @contextmanager
