@@ -7,11 +7,14 @@ wrong as text; it never raises, so that one bad class costs no other.
 import atexit
 import functools
 import hashlib
+import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -122,10 +125,15 @@ def _dask_client(num_workers: int, scheduler: str) -> Any:
     # One thread each, as Dask sets it; but not its malloc setting, which returns every clip's memory to the system.
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
     dask.config.set({"distributed.nanny.pre-spawn-environ": one_thread})
-    cluster = LocalCluster(
-        n_workers=num_workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=40
-    )
-    client = Client(cluster)
+    with _ctrl_c_for_this_process_alone():
+        cluster = LocalCluster(
+            n_workers=num_workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=40,
+        )
+        client = Client(cluster)
 
     def close() -> None:
         client.close()
@@ -133,3 +141,18 @@ def _dask_client(num_workers: int, scheduler: str) -> Any:
 
     atexit.register(close)
     return client
+
+
+@contextmanager
+def _ctrl_c_for_this_process_alone() -> Iterator[None]:
+    """Keeps SIGINT from threads that are begun within, and from all processes that these ever begin.
+
+    A terminal sends it to all of them, and each would answer with a traceback; this process closes them in order. It
+    is not lost meanwhile, but comes afterwards.
+    """
+    resource_tracker.ensure_running()  # as Python starts it, it unblocks the signal for good
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
