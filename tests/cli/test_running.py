@@ -93,6 +93,14 @@ def test_lvdd_run_does_the_whole_chain_and_then_nothing(finished: MakeChain) -> 
     assert second.returncode == 0, _said(second)
     assert "eval_report    0 computed, 1 fresh" in second.stdout
     assert "this release" in second.stdout
+    # The first run told Dagster of what it did not know; the second had nothing to tell.
+    runs = _shell(chain, "dagster run list")
+    assert runs.stdout.count("Run: ") == 2, _said(runs)
+    public = chain.workspace.data_root / "release" / "tiny.zarr.zip"
+    data = public.read_bytes()
+    public.unlink()
+    assert _shell(chain, "lvdd run tiny").returncode == 0
+    assert public.read_bytes() == data
 
 
 @pytest.mark.slow
