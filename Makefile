@@ -25,7 +25,7 @@ demo: setup  ## Render the demo dataset, run the whole chain through Dagster, pr
 
 test: lint  ## All tests, linters, types and layering contracts
 	@$(BIN)/python -m pip check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: setup  ## Linters, types and layering contracts only
 	$(BIN)/ruff check .
