@@ -196,4 +196,4 @@ def why_stale(step: Step, task: Task, stored: Stored, is_stale_above: Mapping[st
 
 
 def _value(values: Mapping[str, Any], name: str) -> str:
-    return json.dumps(values[name], ensure_ascii=False) if name in values else "unset"
+    return json.dumps(values[name], ensure_ascii=False, sort_keys=True) if name in values else "unset"

@@ -3,7 +3,8 @@ in assets."""
 
 import click
 
-from lvdd_assets.cli import datasets, planning, releases, running, upkeep
+from lvdd_assets.cli import datasets, distilling, planning, releases, running, upkeep
+from lvdd_assets.cli.project import enter_project
 from lvdd_assets.cli.terminal import InterruptibleGroup
 
 
@@ -12,13 +13,17 @@ from lvdd_assets.cli.terminal import InterruptibleGroup
 def main() -> None:
     """Distil a labelled video dataset into one small file that trains an action classifier.
 
-    Run it from the project's folder; `data/datasets.yaml` says which datasets there are.
+    `lvdd distill DIR --budget 2MB` does all of it. The other commands work on the datasets of the project's folder
+    (`data/datasets.yaml`), or of the folder `lvdd` that `lvdd distill` makes where there is no project.
     """
+    enter_project()
 
 
 for _command in (
+    distilling.distill,
     running.demo,
     running.run,
+    running.ui,
     planning.plan,
     releases.inspect,
     releases.evaluate,

@@ -1,8 +1,11 @@
 """`lvdd demo` and `lvdd run`: the whole chain through Dagster, in this process."""
 
 import os
+import socket
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +42,7 @@ def demo() -> None:
             num_rendered = render_dataset(spec.root, progress=progress)
         if num_rendered:
             click.echo(f"rendered {num_rendered} videos below {short(spec.root)}")
-    _run_chain("demo")
+    run_chain("demo")
 
 
 @click.command()
@@ -48,21 +51,31 @@ def demo() -> None:
 def run(dataset: str, force: bool) -> None:
     """Run the whole chain on DATASET (of the registry), recomputing only what is stale (`lvdd stale` says what that
     is)."""
-    _run_chain(dataset, force=force)
+    run_chain(dataset, force=force)
 
 
-def _run_chain(dataset: str, *, force: bool = False) -> None:
-    """Both jobs of the chain through Dagster in this process, then the report's table."""
+def run_chain(dataset: str, *, force: bool = False, with_report: bool = True) -> tuple[Path, Path | None]:
+    """Both jobs of the chain through Dagster in this process, then the report's table.
+
+    Args:
+        dataset: of the registry.
+        force: whether what is fresh is computed as well.
+        with_report: whether the release is evaluated.
+
+    Returns:
+        Paths of the release, and of the report where there is one.
+    """
     start = time.monotonic()
     # Dagster reads the same registry and data root; its definitions are loaded now, when the videos are there.
     with sentences():
         import dagster as dg
         from dagster._core.instance.ref import InstanceRef
 
-        from lvdd_assets.automation import distill_classes, release_dataset
+        from lvdd_assets.automation import CLASS_ASSETS, DATASET_ASSETS, distill_classes, release_dataset
         from lvdd_assets.definitions import build_pipeline, defs
         from lvdd_assets.distill.file_stores import FileStore
         from lvdd_assets.distill.places import parse_place
+        from lvdd_assets.distill.release import SUFFIX
         from lvdd_assets.partitions import BY_CLASS, BY_DATASET
 
         workspace = workspace_from_environment()
@@ -71,25 +84,36 @@ def _run_chain(dataset: str, *, force: bool = False) -> None:
         home = os.environ.get("DAGSTER_HOME") or str(Path.cwd())
         if not (Path(home) / "dagster.yaml").exists():
             raise ValueError(f"no dagster.yaml in {home}: run lvdd from the project's folder, or set DAGSTER_HOME")
+        last = DATASET_ASSETS if with_report else DATASET_ASSETS[:-1]
         with dg.DagsterInstance.from_ref(InstanceRef.from_dir(home, overrides=_NO_COMPUTE_LOGS)) as instance:
-            for job, partitions in ((distill_classes, BY_CLASS), (release_dataset, BY_DATASET)):
+            for job, partitions, assets in (
+                (distill_classes, BY_CLASS, CLASS_ASSETS),
+                (release_dataset, BY_DATASET, last),
+            ):
                 partitions.validate_partition_key(name, None)
                 tags = partitions.get_tags_for_partition_key(name)
                 resolved = defs.resolve_job_def(job.name)
-                if force or not _says_all_is_fresh(pipeline, resolved, instance, name):
+                if assets == DATASET_ASSETS[:-1]:
+                    resolved = resolved.get_subset(asset_selection={dg.AssetKey(asset) for asset in assets})
+                if force or not _says_all_is_fresh(pipeline, assets, instance, name):
                     _run_job(resolved, tags, instance, force=force)
-        commit = FileStore(workspace.data_root, "eval_report").commit_of(name)
-        release = FileStore(workspace.data_root, "release").commit_of(name)
+        release = FileStore(workspace.data_root, "release")
+        file = release.fetch(name, f"{name}{SUFFIX}")
+        if not with_report:
+            return file, None
+        reports = FileStore(workspace.data_root, "eval_report")
+        commit, made = reports.commit_of(name), release.commit_of(name)
         assert commit is not None
-        assert release is not None
+        assert made is not None
         click.echo(f"\n{commit.metrics['summary']}\n")
-        click.echo(f"release  {short(parse_place(release.metrics['file']))}")
+        click.echo(f"release  {short(parse_place(made.metrics['file']))}")
         click.echo(f"report   {short(parse_place(commit.metrics['report']))}")
-        click.echo(f"lineage  . ./env.sh && dagster dev    ({time.monotonic() - start:.0f} s)")
+        click.echo(f"lineage  lvdd ui    ({time.monotonic() - start:.0f} s)")
+        return file, reports.fetch(name, f"{name}/report.html")
 
 
 def _says_all_is_fresh(
-    pipeline: "Pipeline", job: "dg.JobDefinition", instance: "dg.DagsterInstance", dataset: str
+    pipeline: "Pipeline", names: Sequence[str], instance: "dg.DagsterInstance", dataset: str
 ) -> bool:
     """Whether a run would only find that all is fresh, and Dagster's lineage has all of it: then says so instead.
 
@@ -99,7 +123,6 @@ def _says_all_is_fresh(
 
     from lvdd_assets.distill.file_stores import FileStore
 
-    names = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
     planned: dict[str, list[Planned]] = {}
     for one in pipeline.plan(dataset):
         if one.step.name in names:
@@ -143,7 +166,7 @@ def _run_job(job: "dg.JobDefinition", tags: object, instance: "dg.DagsterInstanc
     for evaluation in result.get_asset_check_evaluations():
         if not evaluation.passed and evaluation.severity.value == "ERROR":
             click.echo(f"check {evaluation.check_name} failed: {evaluation.description}", err=True)
-    click.echo(f"run {result.run_id} is in Dagster's UI with all its events: . ./env.sh && dagster dev", err=True)
+    click.echo(f"run {result.run_id} is in Dagster's UI with all its events: lvdd ui", err=True)
     sys.exit(1)
 
 
@@ -165,3 +188,24 @@ def _message(event: "dg.DagsterEvent") -> str:
     while error is not None and error.cause is not None:
         error = error.cause
     return error.message.strip() if error is not None else "no message"
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
+def ui(port: int) -> None:
+    """Open Dagster's UI on this project: lineage, runs, checks, sensors. Ctrl-C ends it.
+
+    It listens on this machine alone; docs/automation.md says how to reach it from another.
+    """
+    with sentences():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise ValueError(f"port {port} cannot be used ({error.strerror}): choose another by --port") from error
+        workspace_from_environment().catalog()  # a mistake in the registry is said here, not in a child's traceback
+        click.echo(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", err=True)
+        words = ("--module-name", "lvdd_assets.definitions", "--host", "127.0.0.1", "--port", str(port))
+        command = [str(Path(sys.executable).with_name("dagster")), "dev", *words]
+        sys.exit(subprocess.run(command, check=False).returncode)

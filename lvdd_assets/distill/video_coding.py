@@ -326,9 +326,11 @@ def fill(ladders: Mapping[str, VideoLadder], num_bytes: int) -> dict[str, CodedV
     most = max(ladder.num_clips for ladder in ladders.values())
     num_clips = bisect_right(range(1, most + 1), num_bytes, key=lambda count: _least_bytes(options, count))
     if num_clips < 1:
+        left = f"{num_bytes} B are" if num_bytes > 0 else "nothing is"
         raise BudgetError(
-            f"the budget of {num_bytes} B is too small for video: one clip of each of the {len(ladders)} classes takes "
-            f"{_least_bytes(options, 1)} B at the lowest rung. Raise `budget`, or leave classes out."
+            f"the budget is too small for video: one clip of each of the {len(ladders)} classes takes "
+            f"{_least_bytes(options, 1)} B at the lowest rung, and {left} left for clips. Raise `budget`, or leave "
+            "classes out."
         )
     best, least = None, 0
     for chosen in _configurations(options, num_clips, num_bytes):

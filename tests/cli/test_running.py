@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,14 @@ def test_odd_class_names_go_through_the_whole_of_the_class_assets(make_chain: Ma
         chain, f"dagster asset materialize --select hosvd_cores --partition {shlex.quote('tiny/' + names[0])}"
     )
     assert "hosvd_cores: computed 0 of 1 partitions, 1 fresh" in _said(again)
+
+
+def test_the_ui_says_when_its_port_is_taken(finished: MakeChain) -> None:
+    chain = finished()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = _shell(chain, f"lvdd ui --port {port}")
+    assert result.returncode == 1
+    assert f"port {port} cannot be used (Address already in use): choose another by --port" in result.stderr

@@ -1,0 +1,72 @@
+"""A folder of videos in, a file out, as a new user types it in a folder of his own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lvdd_assets import load_release
+
+BIN = Path(sys.executable).parent
+NOT_OURS = ("LVDD_DATASETS", "LVDD_DATA_ROOT", "DAGSTER_HOME")
+
+
+def _lvdd(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in NOT_OURS} | {"LVDD_WORKERS": "1"}
+    return subprocess.run(
+        [str(BIN / "lvdd"), *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+def test_from_a_folder_to_a_file_and_again_with_less(rendered_videos: Path, tmp_path: Path) -> None:
+    shutil.copytree(rendered_videos, tmp_path / "my videos")
+    first = _lvdd(tmp_path, "distill", "my videos", "--budget", "90kB", "--recipe", "codec", "--no-report")
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == "my_videos: 2 classes, 10 train and 4 test videos, as in its folders train and test\n"
+    release = load_release(tmp_path / "my_videos.zarr.zip")
+    assert release.class_names == ("grow", "move_left")
+    assert release.stored_bytes <= 90_000
+    assert "load_release('my_videos.zarr.zip')" in first.stdout
+    less = _lvdd(
+        tmp_path,
+        *("distill", "my videos", "--budget", "3000", "--recipe", "codec", "--no-report"),
+        *("--out", "out/small.zarr.zip"),
+    )
+    assert less.returncode == 0, less.stderr
+    assert "hosvd_cores    0 computed, 2 fresh" in less.stdout
+    assert "release        1 computed, 0 fresh" in less.stdout
+    assert load_release(tmp_path / "out/small.zarr.zip").stored_bytes <= 3000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lvdd", "my videos", "my_videos.zarr.zip", "out"]
+    stale = _lvdd(tmp_path, "stale")  # the folder that was made is found by other commands
+    assert "my_videos: 1 of 11 partitions are stale" in stale.stdout, stale.stderr
+    assert "eval_report  my_videos  never made" in stale.stdout
+
+
+def test_what_cannot_be_distilled_is_a_sentence_and_leaves_nothing_registered(
+    rendered_videos: Path, tmp_path: Path
+) -> None:
+    one = tmp_path / "one"
+    shutil.copytree(rendered_videos / "train/grow", one / "grow")
+    few = tmp_path / "few"
+    for name in ("grow", "move_left"):
+        (few / name).mkdir(parents=True)
+        first = next((rendered_videos / "train" / name).iterdir())
+        shutil.copy(first, few / name)
+    (tmp_path / "empty").mkdir()
+    for folder, said in (
+        ("one", "has 1 class (grow): a classifier needs two"),
+        ("few", "too few videos to train on in grow, move_left: at least 2 a class"),
+        ("empty", "has no class folders; expected <root>/<class>/<clip>"),
+        ("absent", "does not exist"),
+    ):
+        result = _lvdd(tmp_path, "distill", folder, "--budget", "1MB")
+        assert result.returncode in (1, 2), result.stdout
+        assert said in result.stderr
+        assert "Traceback" not in result.stderr
+    result = _lvdd(tmp_path, "distill", "few", "--budget", "much")
+    assert result.stderr.startswith("Error: dataset 'few': 'much' is not a size; expected e.g. 200kB")
+    assert not (tmp_path / "lvdd/datasets.yaml").exists()
