@@ -94,3 +94,11 @@ def test_every_asset_has_the_condition() -> None:
 
 def test_definitions_are_loadable() -> None:
     dg.Definitions.validate_loadable(defs)
+
+
+def test_budgets_are_seen_where_they_are_spent() -> None:
+    specs = _specs()
+    for name, spec in specs.items():
+        assert ("budget/tiny" in spec.tags) is (name in ("hosvd_cores", "release"))
+    assert specs["release"].tags["budget/tiny"] == "IPC1"
+    assert "| tiny | IPC 1 |" in specs["release"].metadata["budgets"].value
