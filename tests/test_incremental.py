@@ -173,7 +173,7 @@ def test_another_code_version_makes_everything_stale(tmp_path: Path) -> None:
     pipeline = make_pipeline(tmp_path, ["x"])
     run_all(pipeline)
     first, *rest = STEPS
-    changed = Step("a", "class", compute_a, settings_of, {}, ("lvdd_assets.distill.budget",), outside=files_of)
+    changed = Step("a", "class", compute_a, settings_of, {}, "lvdd_assets.distill.budget", outside=files_of)
     assert changed.code_version != first.code_version
     again = Pipeline(pipeline.workspace, (changed, *rest), progress=False)
     assert _computed(run(again, "c")) == ["a set/x", "b set/x", "c set"]

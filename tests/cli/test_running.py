@@ -28,7 +28,7 @@ def _shell(chain: Chain, command: str) -> subprocess.CompletedProcess[str]:
         (project / ".venv").mkdir()
         (project / ".venv/bin").symlink_to(BIN)
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
         "LVDD_DATASETS": str(chain.workspace.registry),
         "LVDD_DATA_ROOT": str(chain.workspace.data_root),
         "LVDD_WORKERS": "1",
@@ -95,7 +95,7 @@ def test_lvdd_run_does_the_whole_chain_and_then_nothing(finished: MakeChain) -> 
     assert "eval_report    0 computed, 1 fresh" in second.stdout
     assert "this release" in second.stdout
     # The first run told Dagster of what it did not know; the second had nothing to tell.
-    runs = _shell(chain, "dagster run list")
+    runs = _shell(chain, "DAGSTER_HOME=$PWD dagster run list")
     assert runs.stdout.count("Run: ") == 2, _said(runs)
     public = chain.workspace.data_root / "release" / "tiny.zarr.zip"
     data = public.read_bytes()
