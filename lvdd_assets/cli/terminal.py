@@ -5,11 +5,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
 import click
+import psutil
 from tqdm import tqdm
 
 from lvdd_assets.distill.places import Place
@@ -32,9 +33,21 @@ class InterruptibleGroup(click.Group):
 
 
 def leave_interrupted() -> NoReturn:
-    """Ends the program as interrupted."""
+    """Ends the program as interrupted. Pools are closed in order, which may take seconds; a second Ctrl-C or SIGTERM
+    does not wait for them."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _leave_at_once)
+        signal.signal(signal.SIGTERM, _leave_at_once)
     click.echo("interrupted; what was finished is stored, the next run goes on from there", err=True)
     sys.exit(INTERRUPTED)
+
+
+def _leave_at_once(_number: int, _frame: object) -> NoReturn:
+    """Ends the program and all that it started, wherever they are: stores are whole at any moment."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    os._exit(INTERRUPTED)
 
 
 @contextmanager
