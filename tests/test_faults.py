@@ -13,12 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 
@@ -26,24 +25,13 @@ from lvdd_assets.distill.digests import DigestCache
 from lvdd_assets.distill.leftovers import find_leftovers
 from lvdd_assets.distill.stores import ZarrStore
 from lvdd_assets.incremental import Pipeline
-from lvdd_assets.steps import Outside, StepError, Task
-from tests.conftest import Chain, MakeChain, failure
+from lvdd_assets.steps import Outside, StepError
+from tests.conftest import CLASS_ASSETS, Chain, MakeChain, failure
 from tests.counting_chain import STEPS, files_of, make_pipeline, replace_step, run, run_all
+from tests.forked_runs import code_of, compute_much, fork, rewrite_all, run_all_at, run_within_a_limit
 
 REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-NUM_VALUES = 40_000
-"""Of random bytes, which no codec makes smaller: a partition of step a takes 40 kB."""
-
-
-def compute_much(task: Task) -> None:
-    """Step a with a partition that takes room."""
-    value = sum(int((task.payload / name).read_text()) for name in task.inputs)
-    noise = np.random.default_rng(value).integers(0, 256, NUM_VALUES, dtype=np.uint8)
-    with ZarrStore(task.data_root, task.step).write(task.key, **task.commit_arguments()) as out:
-        out.put("value", np.array([value]))
-        out.put("noise", noise)
-        out.metrics = {"value": value}
 
 
 def _with_first(pipeline: Pipeline, **changes: Any) -> Pipeline:
@@ -107,18 +95,7 @@ def test_a_full_disk_costs_what_did_not_fit_and_nothing_else(tmp_path: Path, sma
 def test_a_limit_on_files_is_a_full_disk(tmp_path: Path) -> None:
     """As a quota is: the system refuses to make a file larger than 20 kB."""
     pipeline = _with_first(make_pipeline(tmp_path, ["x"]), compute=compute_much)
-    pid = os.fork()
-    if pid == 0:
-        import resource
-
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-        try:
-            run(pipeline, "a")
-        except StepError as error:
-            os._exit(42 if "no space left for" in str(error) else 43)
-        os._exit(44)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 42
+    assert code_of(fork(run_within_a_limit, pipeline, 20_000, "no space left for")) == 0
     assert _stale(pipeline)[0] == "a set/x"
     run_all(pipeline)
     assert _stale(pipeline) == []
@@ -255,20 +232,14 @@ def test_runs_killed_at_random_moments_leave_a_chain_that_ends_as_if_undisturbed
     run_all(undisturbed)
     seconds = time.perf_counter() - start
     pipeline = replace(undisturbed, workspace=replace(undisturbed.workspace, data_root=tmp_path / "killed"))
-    draw, killed = random.Random(5), 0
     root = pipeline.workspace.data_root
+    draw, killed = random.Random(5), 0
     while killed < 20:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                for step in "abc":
-                    keys = ["set"] if step == "c" else [f"set/{name}" for name in classes]
-                    pipeline.bring_up_to_date(step, keys, dict(pipeline.step(step).defaults), force=True)
-            finally:
-                os._exit(0)
+        process = fork(rewrite_all, pipeline, classes)
         time.sleep(draw.uniform(0, 1.2 * seconds))
-        os.kill(pid, signal.SIGKILL)
-        killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+        process.kill()
+        assert code_of(process) in (0, -signal.SIGKILL)
+        killed += process.exitcode != 0
         for step in pipeline.steps:
             for key in ["set"] if step.by == "dataset" else [f"set/{name}" for name in classes]:
                 assert not ZarrStore(root, step.name).state_of(key).damage
@@ -287,19 +258,9 @@ def test_two_runs_at_once_both_end_well(tmp_path: Path) -> None:
     pipeline = make_pipeline(tmp_path, classes)
     undisturbed = replace(pipeline, workspace=replace(pipeline.workspace, data_root=tmp_path / "alone"))
     run_all(undisturbed)
-    begin = time.time() + 0.3
-    pids = []
-    for _ in range(2):
-        pid = os.fork()
-        if pid == 0:
-            time.sleep(max(0.0, begin - time.time()))
-            try:
-                run_all(pipeline)
-            except BaseException:
-                os._exit(1)
-            os._exit(0)
-        pids.append(pid)
-    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0, 0]
+    moment = time.monotonic() + 1.0
+    processes = [fork(run_all_at, pipeline, moment) for _ in range(2)]
+    assert [code_of(process) for process in processes] == [0, 0]
     assert _stale(pipeline) == []
     assert _content(pipeline.workspace.data_root) == _content(undisturbed.workspace.data_root)
 
@@ -318,28 +279,25 @@ def _with_marker(marker: str) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "to_group", "num_workers"),
-    [(signal.SIGTERM, False, 1), (signal.SIGINT, True, 2)],
-    ids=["SIGTERM, in one process", "Ctrl-C, with a pool"],
-)
-def test_lvdd_run_leaves_quietly_with_what_was_finished(
-    make_chain: MakeChain, number: signal.Signals, to_group: bool, num_workers: int
-) -> None:
-    """A terminal sends Ctrl-C to all processes of the group, a service manager its signal to one."""
-    chain = make_chain()
-    folder, root = chain.workspace.registry.parent, chain.workspace.data_root
+LVDD = ("lvdd", "run", "tiny")
+DAGSTER = ("dagster", "asset", "materialize", "--select", "*hosvd_cores", "--partition", "tiny")
+
+
+def _start(chain: Chain, words: Sequence[str], num_workers: int, marker: str) -> subprocess.Popen[str]:
+    """A command in a folder like the project's, as the leader of a process group; all that it starts is marked."""
+    folder = chain.workspace.registry.parent
     (folder / "dagster.yaml").write_bytes((REPOSITORY / "dagster.yaml").read_bytes())
-    marker = f"{os.getpid()}-{time.time_ns()}"
-    environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"} | {
+    environment = {
+        **os.environ,
+        "DAGSTER_HOME": str(folder),
+        "DAGSTER_CLI_ASSET_MATERIALIZE_MODULE_NAME": "lvdd_assets.definitions",
         "LVDD_DATASETS": str(chain.workspace.registry),
-        "LVDD_DATA_ROOT": str(root),
+        "LVDD_DATA_ROOT": str(chain.workspace.data_root),
         "LVDD_WORKERS": str(num_workers),
         MARKER: marker,
     }
-    process = subprocess.Popen(
-        [str(BIN / "lvdd"), "run", "tiny"],
+    return subprocess.Popen(
+        [str(BIN / words[0]), *words[1:]],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -347,6 +305,25 @@ def test_lvdd_run_leaves_quietly_with_what_was_finished(
         text=True,
         start_new_session=True,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "number", "to_group", "num_workers"),
+    [
+        (LVDD, signal.SIGTERM, False, 1),
+        (LVDD, signal.SIGINT, True, 2),
+        (DAGSTER, signal.SIGTERM, False, 2),
+    ],
+    ids=["lvdd, SIGTERM", "lvdd with a pool, Ctrl-C", "dagster with a pool, SIGTERM"],
+)
+def test_a_run_that_is_told_to_stop_leaves_with_what_was_finished(
+    make_chain: MakeChain, words: Sequence[str], number: signal.Signals, to_group: bool, num_workers: int
+) -> None:
+    """A terminal sends Ctrl-C to all processes of the group, a service manager its signal to one."""
+    chain = make_chain()
+    root, marker = chain.workspace.data_root, f"{os.getpid()}-{time.time_ns()}"
+    process = _start(chain, words, num_workers, marker)
     try:
         deadline = time.monotonic() + 120
         while not (root / "latents.zarr").exists():
@@ -357,10 +334,6 @@ def test_lvdd_run_leaves_quietly_with_what_was_finished(
         (os.killpg if to_group else os.kill)(process.pid, number)
         out, said = process.communicate(timeout=60)
         seconds = time.monotonic() - start
-        assert process.returncode == 130
-        assert "interrupted; what was finished is stored, the next run goes on from there" in said
-        assert "Traceback" not in said
-        assert "raw_clips      2 computed, 0 fresh" in out
         assert seconds < 30
         while left := _with_marker(marker):
             assert time.monotonic() - start < 40, [one.cmdline() for one in left]
@@ -369,7 +342,15 @@ def test_lvdd_run_leaves_quietly_with_what_was_finished(
         for one in _with_marker(marker):
             one.kill()
         process.wait()
+    if words is LVDD:
+        assert process.returncode == 130
+        assert said == "interrupted; what was finished is stored, the next run goes on from there\n"
+        assert "raw_clips      2 computed, 0 fresh" in out
+    else:  # has its own way to say it
+        assert process.returncode != 0
+        assert "DagsterExecutionInterruptedError" in said
     for key in ("tiny/grow", "tiny/move_left"):
         ZarrStore(root, "raw_clips").verify(key)
-    result = chain.materialize("raw_clips", checks=False)
-    assert chain.computed(result) == set()
+    again = chain.computed(chain.materialize(*CLASS_ASSETS, checks=False))
+    assert {f"hosvd_cores tiny/{name}" for name in ("grow", "move_left")} <= again
+    assert not [one for one in again if one.startswith("raw_clips")]

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,12 @@ def compute_and_die(task: Task) -> None:
     compute_a(task)
 
 
+def compute_slowly(task: Task) -> None:
+    """Says that it has begun, and takes a while."""
+    (Path(str(task.data_root)).parent / f"begun-{task.class_name}").touch()
+    time.sleep(0.2)
+
+
 def _with_first(pipeline: Pipeline, compute: object) -> Pipeline:
     return replace(pipeline, steps=(replace_step(STEPS[0], compute=compute), *STEPS[1:]))
 
@@ -128,3 +135,16 @@ def test_no_pool_is_started_for_one_task(tmp_path: Path) -> None:
     ((_, answer),) = run_tasks(step, [task], pipeline.workspace)
     assert isinstance(answer, Taken)
     assert pids == [os.getpid()]
+
+
+@pytest.mark.slow
+def test_what_has_not_begun_when_a_run_is_given_up_never_begins(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path, [f"c{index}" for index in range(40)], num_workers=2)
+    tasks = [one.task for one in pipeline.plan("set") if one.step.name == "a"]
+    answers = run_tasks(replace_step(STEPS[0], compute=compute_slowly), tasks, pipeline.workspace)
+    next(answers)
+    answers.close()
+    time.sleep(1)
+    begun = len(list(tmp_path.glob("begun-*")))
+    time.sleep(1)
+    assert 0 < len(list(tmp_path.glob("begun-*"))) == begun < 40
