@@ -334,9 +334,9 @@ def test_a_run_that_is_told_to_stop_leaves_with_what_was_finished(
         (os.killpg if to_group else os.kill)(process.pid, number)
         out, said = process.communicate(timeout=60)
         seconds = time.monotonic() - start
-        assert seconds < 30
+        assert seconds < 60
         while left := _with_marker(marker):
-            assert time.monotonic() - start < 40, [one.cmdline() for one in left]
+            assert time.monotonic() - start < 70, [one.cmdline() for one in left]
             time.sleep(0.1)
     finally:
         for one in _with_marker(marker):

@@ -77,7 +77,7 @@ def test_mistakes_end_with_a_message_and_an_exit_code(make_chain: MakeChain) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # trains three networks with the default protocol
+@pytest.mark.timeout(1800)  # trains three networks with the default protocol
 def test_lvdd_run_does_the_whole_chain_and_then_nothing(finished: MakeChain) -> None:
     chain = finished()
     # The finished chain was evaluated by one epoch; the command uses the defaults, so the report alone is made again.
