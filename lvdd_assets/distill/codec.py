@@ -52,13 +52,14 @@ _OPTIONS = {
         "svtav1-params": "lp=1:enable-tf=0:enable-cdef=0:enable-restoration=0:enable-dlf=0",
     },
     # psy off: both else spend bytes on what looks sharp, 0.8 dB at equal bytes; weights are headers in every slice.
-    # asm=SSE2: as in `video.write_clip`; x265's wider code also writes past its buffers at 48×48, and with blocks of 64
-    # its bytes differ from one call to the next.
+    # asm=false: x265's own code for processors reads memory that nothing wrote, and died of it once; the bytes and the
+    # speed are the same without it. With blocks of 64 bytes differ from one call to the next.
     "hevc": {
         "preset": "veryslow",
-        "x265-params": "log-level=none:info=0:pools=none:frame-threads=1:wpp=0:asm=SSE2:psy-rd=0:psy-rdoq=0:"
+        "x265-params": "log-level=none:info=0:pools=none:frame-threads=1:wpp=0:asm=false:psy-rd=0:psy-rdoq=0:"
         "aq-mode=0:sao=0:weightp=0:weightb=0:cbqpoffs=-3:crqpoffs=-3",
     },
+    # asm=SSE2: as in `video.write_clip`.
     "h264": {"preset": "veryslow", "x264-params": "psy=0:aq-mode=0:weightp=0:weightb=0:asm=SSE2"},
 }
 # Computed the same on every machine, and not by the scaler's fast tables, which cost 1.4 dB at 40 dB.
