@@ -65,7 +65,10 @@ def is_local(place: Place) -> bool:
 def read_bytes(place: Place) -> bytes | None:
     """A file's content; None where there is no such file."""
     try:
-        return place.read_bytes()
+        if is_local(place):
+            return place.read_bytes()
+        data: bytes = place.fs.cat_file(place.path)  # type: ignore[union-attr]  # one request; opening it asks first
+        return data
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 
