@@ -11,7 +11,7 @@ Legend: N clips, T frames, T' latent frames, C channels, H, W pixels; h, w laten
 
 import importlib
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lvdd_assets.distill.decoder_specs import OWN_CLASS, DecoderSpec
+from lvdd_assets.distill.extras import needing
+from lvdd_assets.distill.tiny_decoders import ClipDecoder, ClipModel, FrameDecoder, FrameModel
 
 # Pixels of a batch: 64 frames of 64 × 64. More gains nothing on a CPU; a GPU wants more.
 PIXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**22, "mps": 2**20}
@@ -53,7 +55,7 @@ def quiet() -> Iterator[None]:
 
 def class_of(name: str) -> Any:
     """One of `AUTOENCODERS`, imported."""
-    with quiet():
+    with quiet(), needing("pipeline", f"an {name}"):
         if name == "AutoencoderTinyVideo":
             from lvdd_assets.distill.tiny_video import AutoencoderTinyVideo
 
@@ -191,12 +193,28 @@ def _build_model(spec: DecoderSpec) -> Any:
         return drop_encoder(build(dict(spec.config["config"])))
     config = dict(spec.config)
     if spec.class_name == "AutoencoderTiny":
-        config |= {"encoder_block_out_channels": (8,), "num_encoder_blocks": (1,)}
-    elif spec.class_name == "AutoencoderKL":
+        return FrameModel(_frame_decoder(config, config["latent_channels"], config["upsampling_scaling_factor"]))
+    if spec.class_name == "AutoencoderTinyVideo":
+        features, num_blocks = config["temporal_channels"], config["num_temporal_blocks"]
+        frames = _frame_decoder(config, features, upsampling=2)
+        return ClipModel(ClipDecoder(frames, features, num_blocks, config["latent_channels"]))
+    if spec.class_name == "AutoencoderKL":
         config |= {"down_block_types": ("DownEncoderBlock2D",) * len(config["block_out_channels"])}
     elif spec.class_name == "AutoencoderKLCogVideoX":
         config |= {"down_block_types": ("CogVideoXDownBlock3D",) * len(config["block_out_channels"])}
     return drop_encoder(class_of(spec.class_name)(**config))
+
+
+def _frame_decoder(config: Mapping[str, Any], in_channels: int, upsampling: int) -> FrameDecoder:
+    return FrameDecoder(
+        in_channels,
+        config["out_channels"],
+        config["num_decoder_blocks"],
+        config["decoder_block_out_channels"],
+        upsampling,
+        config["act_fn"],
+        config["upsample_fn"],
+    )
 
 
 def latent_scale(spec: DecoderSpec) -> tuple[Tensor, Tensor]:

@@ -11,21 +11,22 @@ Legend: N clips, T frames, C channels, H, W pixels, K classes.
 """
 
 import functools
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
-import pandas as pd
-import torch
+from numpy.typing import NDArray
 
-from lvdd_assets.distill import class_coding, release_files, soft_labels
+from lvdd_assets.distill import class_coding, release_files, remote_files, soft_labels
 from lvdd_assets.distill.budget import Ledger, LedgerLine
 from lvdd_assets.distill.catalog import ClipShape
 from lvdd_assets.distill.class_coding import CodedClass, SharedBasis
+from lvdd_assets.distill.clip_datasets import Cache, ReleaseDataset, SoftReleaseDataset, Transform
 from lvdd_assets.distill.coded_videos import CodedVideos
 from lvdd_assets.distill.decoder_specs import DecoderSpec
 from lvdd_assets.distill.latent_decoders import LatentDecoder, build_decoder
@@ -43,6 +44,9 @@ from lvdd_assets.distill.release_parts import (
     read_table,
     size_without_weights,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "SUFFIX",
@@ -101,6 +105,7 @@ class Release:
         scheme: which of the decoder's weights are integers.
         trusted_classes: autoencoder classes by import path whose code may be run to decode.
         soft_levels: soft labels as stored, uint8 [N, K] (`soft_labels`); None where there are none.
+        sha256: hash of the file when it was opened.
     """
 
     path: Path
@@ -116,6 +121,7 @@ class Release:
     scheme: Scheme = "channels"
     trusted_classes: tuple[str, ...] = ()
     soft_levels: np.ndarray | None = field(default=None, repr=False)
+    sha256: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -133,8 +139,22 @@ class Release:
         return self.path.stat().st_size
 
     @property
-    def ledger(self) -> pd.DataFrame:
-        """What each byte of the file is for: columns part, class, bytes, share; the bytes add up to `stored_bytes`."""
+    def class_counts(self) -> tuple[int, ...]:
+        """Clips of each class, by label."""
+        return tuple(coded.num_clips for coded in self.coded)
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        """T, 3, H, W of each clip."""
+        return self.shape.frames, 3, self.shape.size, self.shape.size
+
+    @property
+    def ledger(self) -> "pd.DataFrame":
+        """What each byte of the file is for: columns part, class, bytes, share; the bytes add up to `stored_bytes`.
+
+        Raises:
+            MissingExtraError: pandas is not installed; `read_ledger(path).lines` says the same without it.
+        """
         return read_ledger(self.path).table()
 
     @property
@@ -156,23 +176,51 @@ class Release:
         return soft_labels.dequantize(self.soft_levels)
 
     @overload
-    def dataset(self, labels: Literal["hard"] = "hard") -> "ReleaseDataset": ...
+    def dataset(
+        self,
+        labels: Literal["hard"] = "hard",
+        *,
+        transform: Transform | None = None,
+        cache: Cache = "memory",
+        device: str = "cpu",
+    ) -> ReleaseDataset: ...
 
     @overload
-    def dataset(self, labels: Literal["soft"]) -> "SoftReleaseDataset": ...
+    def dataset(
+        self,
+        labels: Literal["soft"],
+        *,
+        transform: Transform | None = None,
+        cache: Cache = "memory",
+        device: str = "cpu",
+    ) -> SoftReleaseDataset: ...
 
-    def dataset(self, labels: Literal["hard", "soft"] = "hard") -> "ReleaseDataset | SoftReleaseDataset":
+    def dataset(
+        self,
+        labels: Literal["hard", "soft"] = "hard",
+        *,
+        transform: Transform | None = None,
+        cache: Cache = "memory",
+        device: str = "cpu",
+    ) -> ReleaseDataset | SoftReleaseDataset:
         """The clips as a torch Dataset of (clip uint8 [T, 3, H, W], label), by label and within it most diverse first.
+
+        It can be pickled, and given to `DataLoader(num_workers=…)` under fork and spawn; a class is decoded when one of
+        its clips is first asked for.
 
         Args:
             labels: "hard" gives each clip's class as int, "soft" the probabilities of all as float32 [K].
+            transform: made of each clip, a tensor of its own; `torchvision.transforms.v2` fit.
+            cache: where decoded clips are kept: "memory" of each process, a folder (`pathlib.Path`) that workers and
+                later runs share, or None, which keeps one class at a time.
+            device: where latents are decoded: "cpu", "cuda", "auto" …; clips are returned on the CPU.
 
         Raises:
-            ValueError: soft labels are asked for, and the release has none.
+            ValueError: soft labels are asked for, and the release has none; or there is no such device or cache.
         """
         if labels not in ("hard", "soft"):
             raise ValueError(f"got labels = {labels!r}; expected 'hard' or 'soft'")
-        dataset = ReleaseDataset(self)
+        dataset = ReleaseDataset(self, transform=transform, cache=cache, device=device)
         return dataset if labels == "hard" else SoftReleaseDataset(dataset, self.soft_labels)
 
     def build_decoder(self) -> LatentDecoder:
@@ -204,88 +252,70 @@ class Release:
         with self.refusing_class(label):
             return class_coding.decode(coded, self.shared)
 
+    def needs_decoder(self, label: int) -> bool:
+        """Whether a class is kept as latents, not as video."""
+        return isinstance(self.coded[label], CodedClass)
+
+    def decode_class(self, label: int, decoder: LatentDecoder | None) -> NDArray[np.uint8]:
+        """All clips of one class, uint8 [N, T, 3, H, W], on the decoder's device in batches of its size.
+
+        Args:
+            label: the class.
+            decoder: what `build_decoder` gave; None will do for a class that is kept as video.
+
+        Raises:
+            ReleaseError: its bytes are damaged.
+        """
+        coded = self.coded[label]
+        with self.refusing_class(label):
+            if isinstance(coded, CodedVideos):
+                clips = coded.decode()
+            else:
+                clips = (decoder or self.build_decoder()).decode(self.latents(label), num_frames=self.shape.frames)
+            expected = (coded.num_clips, *self.clip_shape)
+            if clips.shape != expected:
+                raise ReleaseError(f"decodes to clips of {list(clips.shape)}, the file announces {list(expected)}")
+        return clips
+
     def refusing_class(self, label: int) -> AbstractContextManager[None]:
         """The context in which a class is decoded: what goes wrong is a ReleaseError with file and class."""
         return refusing(f"{self.path}, class {self.class_names[label]!r}")
 
 
-class ReleaseDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """The clips of a release, each decoded on first use (a class at a time) and kept."""
-
-    def __init__(self, release: Release) -> None:
-        self._release = release
-        self._starts = np.cumsum([0, *(item.num_clips for item in release.coded)])
-        self._decoder: LatentDecoder | None = None
-        self._clips: dict[int, torch.Tensor] = {}
-
-    def __len__(self) -> int:
-        return self._release.num_clips
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """Clip (uint8 [T, 3, H, W]) and label.
-
-        Raises:
-            ReleaseError: the bytes of its class, or of the decoder, are damaged.
-        """
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} of a release of {len(self)} clips")
-        position = index % len(self)
-        label = int(self._release.labels[position])
-        return self._class(label)[position - int(self._starts[label])], label
-
-    def _class(self, label: int) -> torch.Tensor:
-        if label not in self._clips:
-            self._clips[label] = torch.from_numpy(self._decode(label))
-        return self._clips[label]
-
-    def _decode(self, label: int) -> np.ndarray:
-        coded, shape = self._release.coded[label], self._release.shape
-        if isinstance(coded, CodedClass) and self._decoder is None:
-            self._decoder = self._release.build_decoder()
-        with self._release.refusing_class(label):
-            if isinstance(coded, CodedVideos):
-                clips = coded.decode()
-            else:
-                assert self._decoder is not None
-                clips = self._decoder.decode(self._release.latents(label), num_frames=shape.frames)
-            expected = (coded.num_clips, shape.frames, 3, shape.size, shape.size)
-            if clips.shape != expected:
-                raise ReleaseError(f"decodes to clips of {list(clips.shape)}, the file announces {list(expected)}")
-        return clips
-
-
-class SoftReleaseDataset(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """The clips of a release with the probabilities of their classes."""
-
-    def __init__(self, dataset: ReleaseDataset, soft_labels_NK: np.ndarray) -> None:
-        self._dataset, self._soft_labels_NK = dataset, torch.from_numpy(soft_labels_NK)
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Clip (uint8 [T, 3, H, W]) and probabilities (float32 [K])."""
-        clip_TCHW, _ = self._dataset[index]
-        return clip_TCHW, self._soft_labels_NK[index]
-
-
-def load_release(path: str | Path, *, trusted_classes: Sequence[str] = ()) -> Release:
+def load_release(
+    path: str | Path,
+    *,
+    trusted_classes: Sequence[str] = (),
+    sha256: str | None = None,
+    cache_folder: Path | None = None,
+) -> Release:
     """Opens a release file; clips are decoded when they are asked for.
 
     Args:
-        path: the file.
+        path: the file, or a URL: `https://…`, `s3://bucket/…` (extra `s3`), any that fsspec has a library for. What is
+            behind a URL is fetched once, whole or not at all, and its hash is checked whenever it is opened.
         trusted_classes: autoencoder classes by import path, `package.module:Class`, that the file may have run to
             decode; needed only for releases made with an autoencoder that is no part of diffusers.
+        sha256: the hash that the file must have, 64 hexadecimal digits; nothing is checked if None.
+        cache_folder: where fetched files are kept; `~/.cache/lvdd-assets/releases` by default.
 
     Raises:
-        ReleaseError: it is no release, of a newer format, cut or damaged.
+        ReleaseError: it is no release, of a newer format, cut, damaged, or not the file with that hash.
         FileNotFoundError: there is no such file.
+        DownloadError: it could not be fetched.
     """
+    if remote_files.is_url(str(path)):
+        path = remote_files.fetch(str(path), sha256=sha256, folder=cache_folder)
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no release file at {path}")
     with refusing(str(path)):
-        return replace(_build(path, *release_files.read(path)), trusted_classes=tuple(trusted_classes))
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha256 is not None and found != sha256.lower():
+            raise ReleaseError(f"its SHA-256 is {found}, expected {sha256}: it is another file, or damaged")
+        release = _build(path, *release_files.read(path))
+        return replace(release, trusted_classes=tuple(trusted_classes), sha256=found)
 
 
 def _build(path: Path, attributes: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Release:

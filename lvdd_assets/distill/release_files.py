@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numcodecs.zstd import Zstd
-from zarr.codecs import ZstdCodec
-from zarr.storage import MemoryStore
 
 FORMAT = "lvdd-release"
 VERSION = 4
@@ -79,6 +76,10 @@ def write(attributes: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> by
         attributes: plain JSON values; format and version are added.
         arrays: one-dimensional, of the types in `ARRAYS`, not empty.
     """
+    import zarr  # late: reading does without it
+    from zarr.codecs import ZstdCodec
+    from zarr.storage import MemoryStore
+
     entries: dict[str, Any] = {}
     version = VERSION if "soft_labels" in arrays else _WITHOUT_SOFT_LABELS
     with zarr.config.set({"json_indent": None}):

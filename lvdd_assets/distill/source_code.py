@@ -2,8 +2,9 @@
 
 import ast
 import functools
+import hashlib
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 _PACKAGE = "lvdd_assets"
@@ -36,6 +37,22 @@ def reached_from(module: str, *, without: Collection[str] = ()) -> tuple[str, ..
                 reached.add(found)
                 waiting.append(found)
     return tuple(sorted(reached))
+
+
+def code_version_of(module: str, templates: Iterable[Path] = (), *, without: Collection[str] = ()) -> str:
+    """Hash of an algorithm as this process has it: of a module with all that it imports, and of further files.
+
+    Args:
+        module: its full name.
+        templates: the files.
+        without: as `reached_from` takes it.
+    """
+    found = hashlib.sha256()
+    for name in reached_from(module, without=without):
+        found.update(f"{name} {syntax(name)}\n".encode())
+    for template in templates:
+        found.update(template.read_bytes())
+    return found.hexdigest()[:12]
 
 
 @functools.cache

@@ -9,7 +9,7 @@ come out of different weights, so none is a copy of another, which a causal deco
 
 `from_frames` starts from a trained 2D autoencoder: it then is that autoencoder on the mean of every four frames.
 
-This module imports diffusers; import it late.
+This module imports diffusers; import it late. The decoder is `tiny_decoders.ClipDecoder`, which does without.
 
 Legend: N clips, T frames, T' latent frames, C channels, H, W pixels; h, w latent; F features.
 """
@@ -18,40 +18,14 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput, DecoderTiny, DiagonalGaussianDistribution, EncoderTiny
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution, EncoderTiny
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from lvdd_assets.distill.tiny_decoders import NUM_HALVINGS, ClipDecoder, FrameDecoder, TemporalBlocks, by_frame
+
 FRAMES_PER_LATENT = 4
-_NUM_HALVINGS = 2
-
-
-class _Blocks(nn.Sequential):
-    """Residual blocks over [N, T, F, h, w]: each sees a frame's features and those of the frame before."""
-
-    def __init__(self, num_features: int, num_blocks: int) -> None:
-        super().__init__(*(_Block(num_features) for _ in range(num_blocks)))
-
-
-class _Block(nn.Module):
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        last = nn.Conv2d(num_features, num_features, 3, padding=1)
-        for parameter in last.parameters():
-            nn.init.zeros_(parameter)
-        self.conv = nn.Sequential(
-            nn.Conv2d(2 * num_features, num_features, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(num_features, num_features, 3, padding=1),
-            nn.ReLU(),
-            last,
-        )
-
-    def forward(self, features_NTFhw: Tensor) -> Tensor:
-        before = torch.cat([torch.zeros_like(features_NTFhw[:, :1]), features_NTFhw[:, :-1]], dim=1)
-        both = torch.cat([features_NTFhw, before], dim=2)
-        return features_NTFhw + _by_frame(self.conv, both)
 
 
 class _Halve(nn.Module):
@@ -66,21 +40,7 @@ class _Halve(nn.Module):
 
     def forward(self, features_NTFhw: Tensor) -> Tensor:
         pairs = features_NTFhw.unflatten(1, (-1, 2)).flatten(2, 3)
-        return _by_frame(self.conv, pairs)
-
-
-class _Double(nn.Module):
-    """One frame into two."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(num_features, 2 * num_features, 1, bias=False)
-        with torch.no_grad():
-            eye = torch.eye(num_features)[:, :, None, None]
-            self.conv.weight.copy_(torch.cat([eye, eye], dim=0))
-
-    def forward(self, features_NTFhw: Tensor) -> Tensor:
-        return _by_frame(self.conv, features_NTFhw).unflatten(2, (2, -1)).flatten(1, 2)
+        return by_frame(self.conv, pairs)
 
 
 class _Encoder(nn.Module):
@@ -88,27 +48,13 @@ class _Encoder(nn.Module):
         super().__init__()
         self.frames = frames
         layers: list[nn.Module] = []
-        for _ in range(_NUM_HALVINGS):
-            layers += [_Blocks(num_features, num_blocks), _Halve(num_features)]
-        self.clips = nn.Sequential(*layers, _Blocks(num_features, num_blocks))
+        for _ in range(NUM_HALVINGS):
+            layers += [TemporalBlocks(num_features, num_blocks), _Halve(num_features)]
+        self.clips = nn.Sequential(*layers, TemporalBlocks(num_features, num_blocks))
         self.moments = nn.Conv2d(num_features, 2 * latent_channels, 1)
 
     def forward(self, clips_NTCHW: Tensor) -> Tensor:
-        return _by_frame(self.moments, self.clips(_by_frame(self.frames, clips_NTCHW)))
-
-
-class _Decoder(nn.Module):
-    def __init__(self, frames: DecoderTiny, num_features: int, num_blocks: int, latent_channels: int) -> None:
-        super().__init__()
-        self.features = nn.Conv2d(latent_channels, num_features, 1)
-        layers: list[nn.Module] = [_Blocks(num_features, num_blocks)]
-        for _ in range(_NUM_HALVINGS):
-            layers += [_Double(num_features), _Blocks(num_features, num_blocks)]
-        self.clips = nn.Sequential(*layers)
-        self.frames = frames
-
-    def forward(self, latents_NTChw: Tensor) -> Tensor:
-        return _by_frame(self.frames, self.clips(_by_frame(self.features, latents_NTChw)))
+        return by_frame(self.moments, self.clips(by_frame(self.frames, clips_NTCHW)))
 
 
 class AutoencoderTinyVideo(ModelMixin, ConfigMixin):
@@ -150,10 +96,10 @@ class AutoencoderTinyVideo(ModelMixin, ConfigMixin):
         super().__init__()
         encoder = EncoderTiny(in_channels, temporal_channels, num_encoder_blocks, encoder_block_out_channels, act_fn)
         self.encoder = _Encoder(encoder, temporal_channels, num_temporal_blocks, latent_channels)
-        decoder = DecoderTiny(
+        decoder = FrameDecoder(
             temporal_channels, out_channels, num_decoder_blocks, decoder_block_out_channels, 2, act_fn, upsample_fn
         )
-        self.decoder = _Decoder(decoder, temporal_channels, num_temporal_blocks, latent_channels)
+        self.decoder = ClipDecoder(decoder, temporal_channels, num_temporal_blocks, latent_channels)
 
     @classmethod
     def from_frames(cls, model: Any, *, temporal_channels: int = 48, num_temporal_blocks: int = 1) -> Any:
@@ -187,11 +133,6 @@ class AutoencoderTinyVideo(ModelMixin, ConfigMixin):
     def decode(self, latents_NCThw: Tensor) -> DecoderOutput:
         """Clips [N, 3, 4 T', H, W] in about [-1, 1]."""
         return DecoderOutput(sample=self.decoder(latents_NCThw.transpose(1, 2)).transpose(1, 2))
-
-
-def _by_frame(layer: nn.Module, items: Tensor) -> Tensor:
-    """A layer for frames over [N, T, ...]."""
-    return layer(items.flatten(0, 1)).unflatten(0, items.shape[:2])
 
 
 def _copy(source: nn.Module, target: nn.Module, *, inputs: int = 0, outputs: int = 0) -> None:
