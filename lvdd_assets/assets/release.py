@@ -80,7 +80,8 @@ class ReleaseConfig(StepConfig):
 def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
     budget = {"ipc": spec.budget.ipc, "bytes": spec.budget.num_bytes}
     shape = spec.shape
-    return {"budget": budget, "frames": shape.frames, "stride": shape.stride, "size": shape.size}
+    about = {} if spec.license is None else {"license": spec.license}  # who names none need not compute anew
+    return {"budget": budget, "frames": shape.frames, "stride": shape.stride, "size": shape.size, **about}
 
 
 Levels = Mapping[str, NDArray[np.uint8]] | None
@@ -96,6 +97,7 @@ def _provenance(task: Task) -> dict[str, Any]:
         "vae": Path(task.dataset.vae).name,
         "inputs": {name: fingerprint[:_SHORT] for name, fingerprint in task.inputs.items()},
         "budget": task.settings["registry"]["budget"],
+        **({"license": task.dataset.license} if task.dataset.license is not None else {}),
         **({"soft_labels": soft} if task.config["soft_labels"] else {}),
     }
 

@@ -132,6 +132,7 @@ class DatasetSpec:
     Attributes:
         annotations: folder of the publisher's lists; None looks for it inside and beside the root.
         max_lost_share: share of a class's files that may be unusable before the check on `raw_clips` fails, in [0, 1].
+        license: of the videos, as the registry names it; it goes into the release. None where it names none.
     """
 
     name: str
@@ -149,6 +150,7 @@ class DatasetSpec:
     clips_per_class: int | None = None
     annotations: Path | None = None
     max_lost_share: float = DEFAULT_MAX_LOST_SHARE
+    license: str | None = None
 
 
 @dataclass(frozen=True)

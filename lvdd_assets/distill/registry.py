@@ -38,7 +38,9 @@ _REQUIRED = ("root", "layout", "split", "budget")
 _SHAPE = ("frames", "stride", "size")
 _SAMPLING = ("sampling", "seed", "clips_per_video")
 _OPTIONAL = ("clip", "group_pattern", "vae", "recipe", "classes", "clips_per_class", "annotations", "max_lost_share")
-_KEYS = frozenset({*_REQUIRED, *_SHAPE, *_SAMPLING, *_OPTIONAL})
+_ABOUT = ("license",)
+_MAX_LICENSE = 200  # characters; each is a byte of the budget
+_KEYS = frozenset({*_REQUIRED, *_SHAPE, *_SAMPLING, *_OPTIONAL, *_ABOUT})
 
 
 def load_catalog(path: Path) -> Catalog:
@@ -126,6 +128,7 @@ def _build_spec(name: str, entry: Mapping[str, Any], base: Path) -> DatasetSpec:
         clips_per_class=_read_clips_per_class(entry.get("clips_per_class")),
         annotations=None if annotations is None else _path(base, annotations),
         max_lost_share=_read_share(entry.get("max_lost_share", DEFAULT_MAX_LOST_SHARE)),
+        license=_read_license(entry.get("license")),
     )
 
 
@@ -151,6 +154,15 @@ def _read_share(raw: object) -> float:
     if isinstance(raw, bool) or not isinstance(raw, int | float) or not 0 <= raw <= 1:
         raise CatalogError(f"max_lost_share must be a number from 0 to 1, got {raw!r}")
     return float(raw)
+
+
+def _read_license(raw: object) -> str | None:
+    if raw is None:
+        return None
+    if not isinstance(raw, str) or not 0 < len(raw.strip()) <= _MAX_LICENSE:
+        got = str(raw)[:80]
+        raise CatalogError(f"license must be text of 1 to {_MAX_LICENSE} characters, e.g. cc-by-4.0, got {got!r}")
+    return raw.strip()
 
 
 def _read_pattern(raw: object) -> str | None:

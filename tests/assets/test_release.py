@@ -37,13 +37,15 @@ def test_the_file_holds_the_dataset_within_its_budget(finished: MakeChain) -> No
     }
 
 
-def test_a_changed_budget_recodes_no_class(finished: MakeChain) -> None:
+def test_a_changed_budget_or_licence_recodes_no_class(finished: MakeChain) -> None:
+    assert "license" not in _load(finished()).provenance
     sizes, steps = [], []
     for budget in ("46800", "47300", "48500"):
-        chain = finished(budget=f"{{bytes: {budget}}}")
+        chain = finished(budget=f"{{bytes: {budget}}}", more="license: cc-by-4.0")
         assert chain.computed(chain.materialize("release")) == {"release tiny"}
         sizes.append(_load(chain).stored_bytes)
         steps.append(_load(chain).coded[0].step)
+        assert _load(chain).provenance["license"] == "cc-by-4.0"
     assert sizes[0] < sizes[2]
     assert steps == sorted(steps, reverse=True)
     assert len(set(steps)) > 1

@@ -65,6 +65,8 @@ def test_the_shipped_registry_is_valid() -> None:
         ({"more": "sampling: random\nseed: -1"}, "seed must be a whole number of at least 0"),
         ({"more": "clips_per_video: 0"}, "clips_per_video must be a whole number of at least 1"),
         ({"more": "max_lost_share: 2"}, "max_lost_share must be a number from 0 to 1"),
+        ({"more": "license: [mit]"}, "license must be text of 1 to 200 characters"),
+        ({"more": "license: ' '"}, "license must be text of 1 to 200 characters"),
         ({"split": "official-1"}, "layout folders has `folders`, {test_groups"),
         ({"split": "{test_groups: []}"}, "split is"),
         ({"split": "{test_fraction: 2.0}"}, "between 0 and 1"),
@@ -119,14 +121,16 @@ def test_a_preset_names_the_shape_and_one_value_may_differ(tmp_path: Path) -> No
 
 
 def test_sampling_and_lists(tmp_path: Path) -> None:
-    more = "sampling: random\nseed: 7\nclips_per_video: 3\nannotations: lists\nmax_lost_share: 0"
+    more = "sampling: random\nseed: 7\nclips_per_video: 3\nannotations: lists\nmax_lost_share: 0\nlicense: cc-by-4.0"
     spec = load_catalog(_registry(tmp_path, more=more)).dataset("videos")
     assert spec.sampling == Sampling("random", 7, 3)
     assert spec.annotations == tmp_path / "lists"
     assert spec.max_lost_share == 0.0
+    assert spec.license == "cc-by-4.0"
     plain = load_catalog(_registry(tmp_path)).dataset("videos")
     assert plain.sampling == Sampling("center", 0, 1)
     assert plain.annotations is None
+    assert plain.license is None
 
 
 @pytest.mark.parametrize(
