@@ -23,6 +23,20 @@ from lvdd_assets.steps import Outcome, StepError
 _MAX_PREVIEWS = 64
 _STORED_PICTURES = ("preview", "projection", "spectrum")
 
+_PAIRS = "Each row is a clip as it was, and under it "
+_CAPTIONS = {
+    ("raw_clips", "preview"): "Sampled clips, one a row.",
+    ("latents", "preview"): _PAIRS + "as the autoencoder gives it back.",
+    ("dpp_subsets", "preview"): "Clips that are kept, one a row.",
+    ("dpp_subsets", "projection"): "The class's latents in the plane of their first two principal components.",
+    ("hosvd_cores", "preview"): _PAIRS + "as it comes back from a middle rate.",
+    ("hosvd_cores", "spectrum"): "Singular values of the latents, and what the coded class still has of them.",
+    ("quantized_vae", "preview"): "Each row is a clip by the original decoder, and under it by the quantised one.",
+    ("release", "ledger"): "Bytes of the release by what they are for, under the mark of what is allowed.",
+    ("release", "classes"): "Bytes of each class's clips, beside an equal share of what is allowed.",
+    ("eval_report", "preview"): _PAIRS + "as it comes out of the release.",
+    ("eval_report", "curve"): "Accuracy of training on releases of several sizes, each kept in several ways.",
+}
 KEEP_SETTINGS = {"lvdd/settings": "kept"}
 """Tag of a run that is to make partitions with the settings that each was made with, whatever its config says."""
 
@@ -119,31 +133,41 @@ def _data_version(outcomes: Sequence[Outcome]) -> dg.DataVersion:
 
 
 def _describe(pipeline: Pipeline, outcome: Outcome, *, with_preview: bool) -> dict[str, Any]:
-    """An outcome as Dagster metadata."""
-    metadata: dict[str, Any] = {
-        "cached": outcome.cached,
-        "seconds": round(outcome.taken.seconds, 3),
-        "fingerprint": outcome.commit.fingerprint,
-        "code_version": outcome.commit.code,
-        "config": dict(outcome.commit.settings.get("config", {})),
-    }
+    """An outcome as Dagster metadata, in the order of its pages: what became of it, its pictures and figures, then what
+    it took and what it was made from."""
+    metadata: dict[str, Any] = {"cached": outcome.cached}
     if outcome.reason:
         metadata["reason"] = outcome.reason
-    if outcome.taken.peak_bytes is not None:
-        metadata["peak_memory_mb"] = round(outcome.taken.peak_bytes / 1e6)
+    if with_preview:
+        # The pages show Markdown of more than 1000 letters after a click, and every picture is more.
+        for name, picture in _pictures(pipeline, outcome).items():
+            text = base64.b64encode(picture).decode()
+            kind = "jpeg" if picture.startswith(b"\xff\xd8") else "png"
+            caption = _CAPTIONS.get((outcome.step, name), "")
+            metadata[name] = dg.MetadataValue.md(f"![{name}](data:image/{kind};base64,{text})\n\n{caption}".rstrip())
     for name, value in outcome.commit.metrics.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
             metadata[name] = dg.MetadataValue.md(markdown_table(value))
         elif isinstance(value, list):
-            metadata[name] = dg.MetadataValue.json(value)
+            metadata[name] = dg.MetadataValue.json(_rounded(value))
         elif value is not None:
-            metadata[name] = dict(value) if isinstance(value, Mapping) else value
-    if with_preview:
-        for name, picture in _pictures(pipeline, outcome).items():
-            text = base64.b64encode(picture).decode()
-            kind = "jpeg" if picture.startswith(b"\xff\xd8") else "png"
-            metadata[name] = dg.MetadataValue.md(f"![{name}](data:image/{kind};base64,{text})")
+            metadata[name] = _rounded(value)
+    metadata["seconds"] = round(outcome.taken.seconds, 3)
+    if outcome.taken.peak_bytes is not None:
+        metadata["peak_memory_mb"] = round(outcome.taken.peak_bytes / 1e6)
+    metadata["config"] = dict(outcome.commit.settings.get("config", {}))
+    metadata["code_version"] = outcome.commit.code
+    metadata["fingerprint"] = outcome.commit.fingerprint
     return metadata
+
+
+def _rounded(value: Any) -> Any:
+    """A figure for people: six digits of every float in it; the store has them all."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {name: _rounded(item) for name, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
 def _pictures(pipeline: Pipeline, outcome: Outcome) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from dagster._core.storage.tags import (
 
 from lvdd_assets.distill.catalog import Catalog, CatalogError, DatasetSpec
 from lvdd_assets.distill.listing import class_names
-from lvdd_assets.resources import workspace_from_environment
+from lvdd_assets.resources import catalog_of_this_process
 
 DEFAULT_ALIAS = "default"
 
@@ -126,4 +126,4 @@ def _ends_of_run(context: dg.AssetCheckExecutionContext) -> list[str]:
     return [context.run.tags[tag] for tag in tags if tag in context.run.tags]
 
 
-BY_CLASS, BY_DATASET, CLASS_TO_DATASET = build_partitions(workspace_from_environment().catalog())
+BY_CLASS, BY_DATASET, CLASS_TO_DATASET = build_partitions(catalog_of_this_process())

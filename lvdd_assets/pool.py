@@ -19,6 +19,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from lvdd_assets.cluster import run_on_cluster
 from lvdd_assets.distill.catalog import CatalogError
 from lvdd_assets.distill.commits import DamagedError, ReplacedError, StoreError
 from lvdd_assets.distill.measuring import measure
@@ -44,16 +45,18 @@ Answer = Taken | Lost | str
 
 def run_tasks(step: Step, tasks: Sequence[Task], workspace: Workspace) -> Iterator[tuple[Task, Answer]]:
     """Runs tasks of one step and yields each when it is done, in any order."""
-    workers = min(workspace.num_workers, len(tasks))
-    alone = len(tasks) <= 1 or step.by == "dataset" or (workers <= 1 and not workspace.scheduler)
+    if workspace.scheduler and step.by == "class" and tasks:
+        yield from run_on_cluster(run_task, step, tasks, workspace)
+        return
+    alone = len(tasks) <= 1 or step.by == "dataset" or workspace.num_workers <= 1
     if alone or (step.on_device and _is_accelerated(workspace.device)):
         for task in tasks:
             yield task, run_task(step.compute, task, one_thread=step.by == "class")
         return
     from distributed import as_completed
 
-    client = _dask_client(workspace.num_workers, workspace.scheduler)
-    # Keys must be unique: a shared scheduler silently takes an equal key for work that is done already.
+    client = _dask_client(workspace.num_workers)
+    # Keys must be unique: the pool takes an equal key for work that is done already.
     run = hashlib.sha256(f"{time.time_ns()}".encode()).hexdigest()[:12]
     futures: dict[Future[Answer], Task] = {
         client.submit(run_task, step.compute, task, key=f"{step.name}-{run}-{task.key}", pure=False): task
@@ -115,13 +118,11 @@ def _is_accelerated(device: str) -> bool:
 
 
 @functools.cache
-def _dask_client(num_workers: int, scheduler: str) -> Any:
-    """The pool of this process, started on first use and closed at exit; or a client of a running scheduler."""
+def _dask_client(num_workers: int) -> Any:
+    """The pool of this process, started on first use and closed at exit."""
     import dask
     from distributed import Client, LocalCluster
 
-    if scheduler:
-        return Client(scheduler)
     # One thread each, as Dask sets it; but not its malloc setting, which returns every clip's memory to the system.
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
     dask.config.set({"distributed.nanny.pre-spawn-environ": one_thread})

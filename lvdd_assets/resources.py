@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvdd_assets.distill.catalog import Catalog
-from lvdd_assets.distill.places import Place, parse_place
+from lvdd_assets.distill.places import Place, is_local, parse_place
 from lvdd_assets.distill.registry import load_catalog
 
 
@@ -31,12 +31,28 @@ class Workspace:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        if is_local(self.data_root):  # other processes may have another current folder
+            object.__setattr__(self, "data_root", Path(str(self.data_root)).absolute())
         if self.num_workers < 1:
             raise ValueError(f"LVDD_WORKERS must be at least 1, got {self.num_workers}")
 
     def catalog(self) -> Catalog:
         """The registry, read anew."""
         return load_catalog(self.registry)
+
+
+_registry_wanted = True
+
+
+def do_without_registry() -> None:
+    """Says that this process computes tasks that others plan: as a worker of a cluster, which may see no registry."""
+    global _registry_wanted
+    _registry_wanted = False
+
+
+def catalog_of_this_process() -> Catalog:
+    """The registry that the environment names; an empty one where the process does without."""
+    return workspace_from_environment().catalog() if _registry_wanted else Catalog(Path(os.devnull), "", ())
 
 
 def workspace_from_environment() -> Workspace:

@@ -5,7 +5,6 @@ to `staleness`; running them to `incremental`.
 """
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.commits import Commit, ReplacedError
 from lvdd_assets.distill.file_stores import FileStore
 from lvdd_assets.distill.places import Place
-from lvdd_assets.distill.source_code import reached_from, syntax
+from lvdd_assets.distill.source_code import code_version_of
 from lvdd_assets.distill.stores import Partition, ZarrStore
 from lvdd_assets.partitions import class_key
 from lvdd_assets.timings import Taken
@@ -24,8 +23,8 @@ from lvdd_assets.timings import Taken
 NO_PART_IN_RESULTS = frozenset(
     {
         # how steps are run, shown and timed
-        *(f"lvdd_assets.{name}" for name in ("incremental", "materialize", "partitions", "pool", "resources")),
-        *(f"lvdd_assets.{name}" for name in ("staleness", "steps", "timings")),
+        *(f"lvdd_assets.{name}" for name in ("cluster", "incremental", "materialize", "partitions", "pool")),
+        *(f"lvdd_assets.{name}" for name in ("resources", "staleness", "steps", "timings", "workers")),
         *(
             f"lvdd_assets.distill.{name}"
             for name in (
@@ -99,12 +98,7 @@ class Step:
 
         What is imported is followed, so that no part of it can be forgotten; what has no part in results is named.
         """
-        found = hashlib.sha256()
-        for name in reached_from(self.module, without=NO_PART_IN_RESULTS):
-            found.update(f"{name} {syntax(name)}\n".encode())
-        for template in self.templates:
-            found.update(template.read_bytes())
-        return found.hexdigest()[:12]
+        return code_version_of(self.module, self.templates, without=NO_PART_IN_RESULTS)
 
     def store(self, data_root: Place) -> ZarrStore | FileStore:
         """The step's store."""

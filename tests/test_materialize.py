@@ -21,6 +21,20 @@ def test_each_partition_gets_its_own_metadata(finished: MakeChain) -> None:
     assert one["preview"].startswith("![preview](data:image/png;base64,")
 
 
+def test_a_page_begins_with_what_became_of_it_and_what_one_looks_at(finished: MakeChain) -> None:
+    chain = finished()
+    shown = metadata(chain.materialize("hosvd_cores"), "hosvd_cores", "tiny/grow")
+    assert list(shown)[:3] == ["cached", "preview", "spectrum"]
+    assert shown["preview"].endswith(
+        ")\n\nEach row is a clip as it was, and under it as it comes back from a middle rate."
+    )
+    assert list(shown)[-4:] == ["seconds", "config", "code_version", "fingerprint"]
+    commit = chain.pipeline.step("hosvd_cores").store(chain.workspace.data_root).commit_of("tiny/grow")
+    assert commit is not None
+    assert len(str(commit.metrics["psnr_db"])) > 8
+    assert shown["psnr_db"] == float(f"{commit.metrics['psnr_db']:.6g}")
+
+
 def test_refreshed_upstream_shows_in_the_lineage(finished: MakeChain) -> None:
     chain = finished()
     (chain.videos / "train/grow/grow_000.mp4").unlink()

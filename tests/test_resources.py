@@ -1,5 +1,7 @@
 """The environment is read in one place, and says what is wrong with it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,17 @@ def test_the_registry_is_read_anew_each_time(tmp_path: Path) -> None:
     for name in ("one", "two"):
         path.write_text(f"default: {name}\ndatasets:\n  {name}: {entry}\n")
         assert workspace.catalog().default == name
+
+
+def test_a_relative_data_root_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers have other current folders."""
+    monkeypatch.chdir(tmp_path)
+    assert Workspace(tmp_path / "datasets.yaml", Path("data")).data_root == tmp_path / "data"
+
+
+def test_a_process_that_only_computes_needs_no_registry(tmp_path: Path) -> None:
+    code = (
+        "from lvdd_assets.resources import do_without_registry; do_without_registry(); "
+        "from lvdd_assets.partitions import BY_CLASS; assert list(BY_CLASS.get_partition_keys()) == []"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)

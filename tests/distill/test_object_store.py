@@ -1,11 +1,9 @@
 """The stores on a server that speaks S3: commits, readers, concurrent writers, caches, leftovers."""
 
 import os
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from lvdd_assets.distill.file_stores import FileStore
 from lvdd_assets.distill.leftovers import find_leftovers
 from lvdd_assets.distill.places import Place, folders_in, parse_place, replace_bytes, sizes_below
 from lvdd_assets.distill.stores import ZarrStore
+from tests.s3_server import s3_server
 
 pytest.importorskip("s3fs", reason="needs the extra s3")
 pytest.importorskip("moto", reason="needs moto")
@@ -25,36 +24,8 @@ pytest.importorskip("moto", reason="needs moto")
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a bucket on a server of its own process, and the environment that names it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = (tmp_path_factory.mktemp("server") / "log").open("wb")
-    code = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
-    server = subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log)
-    with pytest.MonkeyPatch.context() as patched:
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),
-        }.items():
-            patched.setenv(name, value)
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline, "the server does not come up"
-                time.sleep(0.1)
-        import s3fs
-
-        s3fs.S3FileSystem().mkdir("lvdd")
-        yield "s3://lvdd"
-    server.kill()
-    server.wait()
-    log.close()
+    with s3_server(tmp_path_factory.mktemp("server")) as url:
+        yield url
 
 
 @pytest.fixture
