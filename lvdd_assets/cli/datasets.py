@@ -1,7 +1,6 @@
 """`lvdd datasets`, `lvdd fetch` and `lvdd train-vae`: what there is to distil, where to get it, and with which
 autoencoder."""
 
-import json
 import os
 import sys
 from dataclasses import asdict
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from lvdd_assets.cli.terminal import aligned, progress_bar, sentences, short, step_errors
+from lvdd_assets.cli.completion import complete_datasets, complete_sources
+from lvdd_assets.cli.terminal import aligned, json_option, print_json, progress_bar, sentences, short, step_errors
 from lvdd_assets.resources import workspace_from_environment
 
 if TYPE_CHECKING:
@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts instead of a table.")
+@json_option
 def datasets(as_json: bool) -> None:
     """List the registered datasets: clips found, published, missing, and left out when they were decoded.
 
     Files are listed, not opened. FOUND and PUBLISHED are train + test videos; EXCLUDED counts the classes that
     raw_clips has stored so far.
+
+    \b
+      lvdd datasets
+      lvdd datasets --json | jq '.[].name'
     """
     with sentences():
         from lvdd_assets.distill.inventory import take_inventory
@@ -40,7 +44,7 @@ def datasets(as_json: bool) -> None:
             if counts.problem:
                 problems.append(counts.problem)
         if as_json:
-            click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+            print_json(rows)
             return
         click.echo(_dataset_table(rows, catalog.default))
         for problem in problems:
@@ -48,7 +52,7 @@ def datasets(as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=complete_sources)
 @click.option(
     "--to",
     "folder",
@@ -61,6 +65,11 @@ def fetch(dataset: str, folder: Path | None, yes: bool) -> None:
 
     DATASET is ucf101, miniucf, hmdb51, kinetics400 or ssv2; or an autoencoder on the hub, organisation/name. What was
     interrupted goes on where it stopped; what is there is verified and not fetched again.
+
+    \b
+      lvdd fetch hmdb51
+      lvdd fetch ucf101 --to /big/disk/ucf101 --yes
+      lvdd fetch madebyollin/taesd
     """
     from lvdd_assets.distill.download import download
     from lvdd_assets.distill.sources import SOURCES
@@ -103,12 +112,18 @@ def _fetch_autoencoder(name: str) -> None:
 
 
 @click.command("train-vae")
-@click.argument("dataset", default="default")
+@click.argument("dataset", default="default", shell_complete=complete_datasets)
 @click.option("--from", "name", default="embedded-2d", show_default=True, help="Autoencoder to start from.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long to train; 5 by default.")
 @click.option("--steps", type=click.IntRange(min=1), help="Number of updates instead; the same number repeats exactly.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=5e-4, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5e-4,
+    show_default=True,
+    help="The largest of the schedule.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the order of clips.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -127,6 +142,10 @@ def train_vae(
 
     Test clips are never seen. Every eighth train clip is kept apart to measure on. raw_clips is made first where it is
     missing or stale.
+
+    \b
+      lvdd train-vae my_videos
+      lvdd train-vae my_videos --from embedded-3d --minutes 60
     """
     if minutes is not None and steps is not None:
         raise click.UsageError("--minutes and --steps exclude each other: give one")

@@ -1,12 +1,12 @@
 """`lvdd plan`: what a budget buys, for every recipe."""
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from lvdd_assets.cli.terminal import aligned, sentences, step_errors
+from lvdd_assets.cli.completion import complete_datasets
+from lvdd_assets.cli.terminal import aligned, json_option, print_json, sentences, step_errors
 from lvdd_assets.resources import workspace_from_environment
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("dataset", default="default")
+@click.argument("dataset", default="default", shell_complete=complete_datasets)
 @click.option("--budget", help="Bytes, e.g. 200kB or 1.5MiB, instead of the registry's budget.")
 @click.option(
     "--classes",
@@ -24,11 +24,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="Classes to look at; of the others only the files are counted.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts instead of a table.")
+@json_option
 def plan(dataset: str, budget: str | None, most_classes: int, as_json: bool) -> None:
     """Say what a budget buys of DATASET: clips, step or rate, and bytes by part, for every recipe; and pick one.
 
     The classes that are looked at are decoded, encoded and selected, and stay stored. Nothing is trained.
+
+    \b
+      lvdd plan demo
+      lvdd plan my_videos --budget 500kB
+      lvdd plan my_videos --budget 500kB --json | jq .picked
     """
     with sentences():
         from lvdd_assets.distill.catalog import Budget, parse_bytes
@@ -40,7 +45,7 @@ def plan(dataset: str, budget: str | None, most_classes: int, as_json: bool) -> 
         with step_errors():
             plans = make_plans(workspace, spec, budget=other, most_classes=most_classes)
     if as_json:
-        click.echo(json.dumps(asdict(plans), indent=1, ensure_ascii=False))
+        print_json(asdict(plans))
     else:
         click.echo(_plan_table(spec.name, plans))
 

@@ -5,12 +5,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from lvdd_assets.cli.completion import complete_datasets
+from lvdd_assets.cli.run_config import Config, config_option, read_config
 from lvdd_assets.cli.terminal import leave_interrupted, progress_bar, sentences, short
 from lvdd_assets.resources import workspace_from_environment
 
@@ -32,7 +34,11 @@ _NO_COMPUTE_LOGS = {
 def demo() -> None:
     """Render the demo dataset, run the whole chain on it, and print what it cost and what it is worth.
 
-    What is there already is not made again.
+    What is there already is not made again. At first it takes some minutes, most of them for the three networks that
+    are compared.
+
+    \b
+      lvdd demo
     """
     from lvdd_assets.distill.demo import render_dataset
 
@@ -46,20 +52,38 @@ def demo() -> None:
 
 
 @click.command()
-@click.argument("dataset", default="default")
+@click.argument("dataset", default="default", shell_complete=complete_datasets)
+@config_option
 @click.option("--force", is_flag=True, help="Compute everything, also what is fresh.")
-def run(dataset: str, force: bool) -> None:
+def run(dataset: str, config_file: Path | None, force: bool) -> None:
     """Run the whole chain on DATASET (of the registry), recomputing only what is stale (`lvdd stale` says what that
-    is)."""
-    run_chain(dataset, force=force)
+    is).
+
+    \b
+      lvdd run my_videos
+      lvdd run my_videos --config config.yaml
+      lvdd run --force
+    """
+    with sentences():
+        config, forced = read_config(config_file)
+    run_chain(dataset, config=config, force=force, forced=forced)
 
 
-def run_chain(dataset: str, *, force: bool = False, with_report: bool = True) -> tuple[Path, Path | None]:
+def run_chain(
+    dataset: str,
+    *,
+    config: Config | None = None,
+    force: bool = False,
+    forced: Collection[str] = (),
+    with_report: bool = True,
+) -> tuple[Path, Path | None]:
     """Both jobs of the chain through Dagster in this process, then the report's table.
 
     Args:
         dataset: of the registry.
+        config: by step; what is not given has its default.
         force: whether what is fresh is computed as well.
+        forced: steps of which it is, without `force`.
         with_report: whether the release is evaluated.
 
     Returns:
@@ -77,10 +101,13 @@ def run_chain(dataset: str, *, force: bool = False, with_report: bool = True) ->
         from lvdd_assets.distill.places import parse_place
         from lvdd_assets.distill.release import SUFFIX
         from lvdd_assets.partitions import BY_CLASS, BY_DATASET
+        from lvdd_assets.staleness import all_configs
 
         workspace = workspace_from_environment()
         pipeline = build_pipeline(workspace)
         name = workspace.catalog().dataset(dataset).name
+        config = config or {}
+        all_configs(pipeline.steps, config)  # a step or field that is unknown is said before anything runs
         home = os.environ.get("DAGSTER_HOME") or str(Path.cwd())
         if not (Path(home) / "dagster.yaml").exists():
             raise ValueError(f"no dagster.yaml in {home}: run lvdd from the project's folder, or set DAGSTER_HOME")
@@ -95,8 +122,10 @@ def run_chain(dataset: str, *, force: bool = False, with_report: bool = True) ->
                 resolved = defs.resolve_job_def(job.name)
                 if assets == DATASET_ASSETS[:-1]:
                     resolved = resolved.get_subset(asset_selection={dg.AssetKey(asset) for asset in assets})
-                if force or not _says_all_is_fresh(pipeline, assets, instance, name):
-                    _run_job(resolved, tags, instance, force=force)
+                own = {step: {**config.get(step, {}), "force": force or step in forced} for step in assets}
+                is_forced = any(values["force"] for values in own.values())
+                if is_forced or not _says_all_is_fresh(pipeline, assets, config, instance, name):
+                    _run_job(resolved, tags, instance, own)
         release = FileStore(workspace.data_root, "release")
         file = release.fetch(name, f"{name}{SUFFIX}")
         if not with_report:
@@ -113,7 +142,7 @@ def run_chain(dataset: str, *, force: bool = False, with_report: bool = True) ->
 
 
 def _says_all_is_fresh(
-    pipeline: "Pipeline", names: Sequence[str], instance: "dg.DagsterInstance", dataset: str
+    pipeline: "Pipeline", names: Sequence[str], config: Config, instance: "dg.DagsterInstance", dataset: str
 ) -> bool:
     """Whether a run would only find that all is fresh, and Dagster's lineage has all of it: then says so instead.
 
@@ -124,7 +153,7 @@ def _says_all_is_fresh(
     from lvdd_assets.distill.file_stores import FileStore
 
     planned: dict[str, list[Planned]] = {}
-    for one in pipeline.plan(dataset):
+    for one in pipeline.plan(dataset, config):
         if one.step.name in names:
             planned.setdefault(one.step.name, []).append(one)
     if any(one.is_stale for members in planned.values() for one in members):
@@ -141,14 +170,19 @@ def _says_all_is_fresh(
     return True
 
 
-def _run_job(job: "dg.JobDefinition", tags: object, instance: "dg.DagsterInstance", *, force: bool) -> None:
+def _run_job(job: "dg.JobDefinition", tags: object, instance: "dg.DagsterInstance", config: Config) -> None:
     """Runs one job; says of each asset what was computed, and ends the program with the step's own message if it
     fails."""
-    config: dict[str, object] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    if force:
-        steps = [key.to_user_string() for key in job.asset_layer.executable_asset_keys]
-        config["ops"] = {step: {"config": {"force": True}} for step in steps}
-    result = job.execute_in_process(instance=instance, tags=tags, run_config=config, raise_on_error=False)  # type: ignore[arg-type]
+    import dagster as dg
+
+    run_config = {
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        "ops": {step: {"config": dict(values)} for step, values in config.items()},
+    }
+    try:
+        result = job.execute_in_process(instance=instance, tags=tags, run_config=run_config, raise_on_error=False)  # type: ignore[arg-type]
+    except dg.DagsterInvalidConfigError as error:
+        raise ValueError("; ".join(one.message for one in error.errors)) from error
     for event in result.all_events:
         if event.is_step_success:
             materialized = result.asset_materializations_for_node(event.step_key or "")
@@ -191,11 +225,15 @@ def _message(event: "dg.DagsterEvent") -> str:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Of this machine.")
 def ui(port: int) -> None:
     """Open Dagster's UI on this project: lineage, runs, checks, sensors. Ctrl-C ends it.
 
     It listens on this machine alone; docs/automation.md says how to reach it from another.
+
+    \b
+      lvdd ui
+      lvdd ui --port 8080
     """
     with sentences():
         with socket.socket() as probe:

@@ -1,5 +1,6 @@
-"""What commands have in common on a terminal: errors in one sentence, bars, tables, short paths."""
+"""What commands have in common on a terminal: errors in one sentence, bars, tables, short paths, JSON for scripts."""
 
+import json
 import os
 import signal
 import sys
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import click
-import psutil
 from tqdm import tqdm
 
 from lvdd_assets.distill.places import Place
@@ -44,9 +44,12 @@ def leave_interrupted() -> NoReturn:
 
 def _leave_at_once(_number: int, _frame: object) -> NoReturn:
     """Ends the program and all that it started, wherever they are: stores are whole at any moment."""
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            child.kill()
+    with suppress(ModuleNotFoundError):  # the base install, which starts no processes
+        import psutil
+
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
     os._exit(INTERRUPTED)
 
 
@@ -89,6 +92,20 @@ def progress_text() -> Iterator[Callable[[str], None]]:
     """A callback for what is done just now; one line with the time on a terminal, nothing elsewhere."""
     with tqdm(bar_format="{postfix} [{elapsed}]", disable=not sys.stderr.isatty(), leave=False) as bar:
         yield bar.set_postfix_str
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document for scripts instead.")
+"""Adds --json to a command, which gets `as_json`, and then prints by `print_json` and nothing else."""
+
+
+def print_json(document: object) -> None:
+    """The one thing that a command with --json writes to stdout."""
+    click.echo(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def printable(value: object) -> str:
+    """Text of a stranger, without signs that steer a terminal."""
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in str(value))
 
 
 def aligned(table: Sequence[Sequence[str]]) -> list[str]:

@@ -1,6 +1,5 @@
 """`lvdd stale`, `lvdd verify`, `lvdd gc`: what would run and why, whether what is stored is whole, what can go."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -9,36 +8,40 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvdd_assets.cli.terminal import aligned, progress_bar, sentences, short
+from lvdd_assets.cli.completion import complete_datasets
+from lvdd_assets.cli.run_config import config_option, read_config
+from lvdd_assets.cli.terminal import aligned, json_option, print_json, progress_bar, sentences, short
 from lvdd_assets.resources import workspace_from_environment
 
 if TYPE_CHECKING:
+    from lvdd_assets.distill.commits import DamagedError
+    from lvdd_assets.distill.leftovers import Leftover
     from lvdd_assets.incremental import Pipeline
     from lvdd_assets.staleness import Planned
 
 
 @click.command()
-@click.argument("datasets", nargs=-1)
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Run config (YAML or JSON), as `dagster asset materialize --config` takes it; by default a run has defaults.",
-)
+@click.argument("datasets", nargs=-1, shell_complete=complete_datasets)
+@config_option
 @click.option("--each", is_flag=True, help="A line for each partition, the fresh ones too.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts instead of text.")
+@json_option
 @click.option("--check", is_flag=True, help="Exit with code 1 if anything is stale.")
 def stale(datasets: tuple[str, ...], config_file: Path | None, each: bool, as_json: bool, check: bool) -> None:
     """Say what a run of the whole chain would compute on DATASETS (default: all registered), and why.
 
     Nothing is computed or decoded; files that changed are read once for their hash.
+
+    \b
+      lvdd stale
+      lvdd stale demo --each
+      lvdd stale --check && echo "nothing to do"
     """
     with sentences():
         from lvdd_assets.definitions import build_pipeline
 
         workspace = workspace_from_environment()
         pipeline, catalog = build_pipeline(workspace), workspace.catalog()
-        config = _read_config(config_file) if config_file is not None else {}
+        config, _ = read_config(config_file)
         names = [catalog.dataset(name).name for name in datasets] or [spec.name for spec in catalog.datasets]
         rows: list[dict[str, Any]] = []
         is_stale = False
@@ -55,7 +58,7 @@ def stale(datasets: tuple[str, ...], config_file: Path | None, each: bool, as_js
             if not as_json:
                 click.echo("\n".join(_lines(name, planned, each)))
     if as_json:
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        print_json(rows)
     if check and is_stale:
         sys.exit(1)
 
@@ -89,28 +92,18 @@ def _lines(name: str, planned: "Sequence[Planned]", each: bool) -> list[str]:
     return [head, *(f"  {line}" for line in aligned(table) if table)]
 
 
-def _read_config(file: Path) -> dict[str, dict[str, Any]]:
-    """Config by step out of a run config of Dagster."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        ops = content.get("ops", {})
-        config = {name: dict(values.get("config", {})) for name, values in ops.items()}
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} is no run config: expected `ops: {{STEP: {{config: {{…}}}}}}` ({error})") from error
-    for values in config.values():
-        values.pop("force", None)
-    return config
-
-
 @click.command()
-@click.argument("datasets", nargs=-1)
-def verify(datasets: tuple[str, ...]) -> None:
+@click.argument("datasets", nargs=-1, shell_complete=complete_datasets)
+@json_option
+def verify(datasets: tuple[str, ...], as_json: bool) -> None:
     """Read every stored byte of DATASETS (default: all registered) and compare it with its checksum.
 
     What is damaged is named and no longer counts as stored: the next run makes it anew. Exits with code 1 if anything
     is.
+
+    \b
+      lvdd verify
+      lvdd verify demo --json
     """
     with sentences():
         from lvdd_assets.definitions import build_pipeline
@@ -132,12 +125,21 @@ def verify(datasets: tuple[str, ...]) -> None:
                 except DamagedError as error:
                     damaged.append(error)
                     store.withdraw(key, error.damage)
+    if as_json:
+        rows = [{"step": one.asset, "partition": one.key, "damage": one.damage} for one in damaged]
+        print_json({"num_whole": num_checked, "damaged": rows})
+    else:
+        _say_damage(num_checked, damaged)
+    if damaged:
+        sys.exit(1)
+
+
+def _say_damage(num_checked: int, damaged: "Sequence[DamagedError]") -> None:
     for line in map(str, damaged):
         click.echo(line)
     click.echo(f"{num_checked} partitions are what was written, {len(damaged)} are damaged")
     if damaged:
         click.echo("The next run makes them anew; `lvdd stale` says what else that concerns.")
-        sys.exit(1)
 
 
 def _stored_keys(pipeline: "Pipeline", datasets: Sequence[str]) -> "Iterator[tuple[str, str]]":
@@ -191,14 +193,19 @@ def _registered(pipeline: "Pipeline") -> "Callable[[str], bool]":
     show_default=True,
     help="Hours without change after which what another machine has begun counts as given up.",
 )
-def gc(delete: bool, unregistered: bool, hours: float) -> None:
+@json_option
+def gc(delete: bool, unregistered: bool, hours: float, as_json: bool) -> None:
     """List what dead runs have left in the data root, and with --delete remove it.
 
     What is stored, and what a run is writing right now, is never touched.
+
+    \b
+      lvdd gc
+      lvdd gc --delete
+      lvdd gc --unregistered --json
     """
     with sentences():
         from lvdd_assets.definitions import build_pipeline
-        from lvdd_assets.distill.budget import format_bytes
         from lvdd_assets.distill.leftovers import find_leftovers
 
         workspace = workspace_from_environment()
@@ -210,16 +217,36 @@ def gc(delete: bool, unregistered: bool, hours: float) -> None:
             for one in find_leftovers(step.store(workspace.data_root), is_registered, older_than=3600 * hours)
             if one.kind == "unfinished" or unregistered
         ]
-        table = [[format_bytes(one.num_bytes), short(one.place), one.why] for one in found]
-        for line in aligned(table) if table else []:
-            click.echo(line)
-        total = format_bytes(sum(one.num_bytes for one in found))
-        count = f"{len(found)} leftover{'s' if len(found) > 1 else ''}"
-        if not found:
-            click.echo("nothing is left over")
-        elif not delete:
-            click.echo(f"{count}, {total}; `lvdd gc --delete` removes them")
-        else:
+        if not as_json:
+            _say_found(found)
+        if delete:
             for one in found:
                 one.remove()
-            click.echo(f"{count} removed, {total} freed")
+        if as_json:
+            rows = [
+                {"kind": one.kind, "place": str(one.place), "bytes": one.num_bytes, "why": one.why} for one in found
+            ]
+            print_json({"deleted": delete, "num_bytes": sum(one.num_bytes for one in found), "leftovers": rows})
+        else:
+            _say_total(found, delete)
+
+
+def _say_found(found: "Sequence[Leftover]") -> None:
+    from lvdd_assets.distill.budget import format_bytes
+
+    table = [[format_bytes(one.num_bytes), short(one.place), one.why] for one in found]
+    for line in aligned(table) if table else []:
+        click.echo(line)
+
+
+def _say_total(found: "Sequence[Leftover]", deleted: bool) -> None:
+    from lvdd_assets.distill.budget import format_bytes
+
+    total = format_bytes(sum(one.num_bytes for one in found))
+    count = f"{len(found)} leftover{'s' if len(found) > 1 else ''}"
+    if not found:
+        click.echo("nothing is left over")
+    elif deleted:
+        click.echo(f"{count} removed, {total} freed")
+    else:
+        click.echo(f"{count}, {total}; `lvdd gc --delete` removes them")

@@ -8,11 +8,14 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from lvdd_assets.distill import paper
 from lvdd_assets.distill.catalog import Budget, ClipShape
+from lvdd_assets.distill.extras import needing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MOST_NAMED = 5
 PARTS = ("decoder", "encoder", "basis", "cores", "labels", "metadata")
@@ -50,8 +53,14 @@ class Ledger:
         """Bytes of the coded clips of each class."""
         return {line.class_name: line.num_bytes for line in self.lines if line.part == "cores"}
 
-    def table(self) -> pd.DataFrame:
-        """One row a line: columns part, class, bytes, share (of the file, 0 … 1)."""
+    def table(self) -> "pd.DataFrame":
+        """One row a line: columns part, class, bytes, share (of the file, 0 … 1).
+
+        Raises:
+            MissingExtraError: pandas is not installed, which the base install leaves out; `lines` are there without.
+        """
+        with needing("pipeline", "the ledger as a table"):
+            import pandas as pd
         rows = [
             (line.part, line.class_name, line.num_bytes, line.num_bytes / max(self.total, 1)) for line in self.lines
         ]

@@ -312,6 +312,7 @@ def _curve(
     sources = candidates.latent_sources(originals) if originals.decoding is not None else None
     ladders = candidates.video_ladders(originals)
     points, missing = [], []
+    measured: set[tuple[str, int]] = set()
     for allowed in sorted(budgets):
         names = [name for name in CURVE_RECIPES.values() if name != TIGHT or sources is not None]
         for candidate in candidates.make_candidates(
@@ -320,6 +321,11 @@ def _curve(
             if isinstance(candidate, NotPossible):
                 missing.append(NotRun(f"{candidate.name} in {allowed} B", candidate.reason))
                 continue
+            if (candidate.name, candidate.stored_bytes) in measured:
+                reason = f"it can use no more than {candidate.stored_bytes} B, which are on the curve already"
+                missing.append(NotRun(f"{candidate.name} in {allowed} B", reason))
+                continue
+            measured.add((candidate.name, candidate.stored_bytes))
             (row,) = _train({f"{candidate.name}, {allowed} B": candidate.dataset}, release, test, trainer, updates)
             accuracies = tuple(score.top1 if trainer.metric == "top1" else score.top5 for score in row.scores)
             points.append(CurvePoint(candidate.name, candidate.stored_bytes, accuracies))

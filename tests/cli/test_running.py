@@ -77,31 +77,45 @@ def test_mistakes_end_with_a_message_and_an_exit_code(make_chain: MakeChain) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # trains three networks with the default protocol
 def test_lvdd_run_does_the_whole_chain_and_then_nothing(finished: MakeChain) -> None:
     chain = finished()
-    # The finished chain was evaluated by one epoch; the command uses the defaults, so the report alone is made again.
-    store = chain.workspace.data_root / "eval_report" / "tiny.commit.json"
-    assert store.exists()
-    first = _shell(chain, "lvdd run tiny")
+    # The finished chain was evaluated with a rival; with none the report alone is made again.
+    config = chain.workspace.data_root.parent / "quick.yaml"
+    config.write_text("ops: {eval_report: {config: {epochs: 1, batch_size: 4, rivals: [random]}}}")
+    first = _shell(chain, f"lvdd run tiny --config {config}")
     assert first.returncode == 0, _said(first)
     assert "raw_clips      0 computed, 2 fresh" in first.stdout
     assert "eval_report    1 computed, 0 fresh" in first.stdout
     assert "this release" in first.stdout
     assert "tiny.zarr.zip" in first.stdout
     assert "report.html" in first.stdout
-    second = _shell(chain, "lvdd run")
+    second = _shell(chain, f"lvdd run --config {config}")
     assert second.returncode == 0, _said(second)
     assert "eval_report    0 computed, 1 fresh" in second.stdout
     assert "this release" in second.stdout
     # The first run told Dagster of what it did not know; the second had nothing to tell.
     runs = _shell(chain, "DAGSTER_HOME=$PWD dagster run list")
     assert runs.stdout.count("Run: ") == 2, _said(runs)
+    config.write_text(config.read_text().replace("ops: {", "ops: {quantized_vae: {config: {force: true}}, "))
+    forced = _shell(chain, f"lvdd run --config {config}")
+    assert "quantized_vae  1 computed, 0 fresh" in forced.stdout
+    assert "eval_report    0 computed, 1 fresh" in forced.stdout
     public = chain.workspace.data_root / "release" / "tiny.zarr.zip"
     data = public.read_bytes()
     public.unlink()
-    assert _shell(chain, "lvdd run tiny").returncode == 0
+    assert _shell(chain, f"lvdd run --config {config}").returncode == 0
     assert public.read_bytes() == data
+
+
+@pytest.mark.slow
+def test_lvdd_run_refuses_a_config_that_a_step_cannot_use(finished: MakeChain) -> None:
+    chain = finished()
+    config = chain.workspace.data_root.parent / "wrong.yaml"
+    config.write_text("ops: {dpp_subsets: {config: {kernel: cubic}}}")
+    result = _shell(chain, f"lvdd run tiny --config {config}")
+    assert result.returncode == 1
+    assert "cubic" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.slow

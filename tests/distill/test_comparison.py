@@ -79,7 +79,7 @@ def test_plain_video_is_the_better_of_two_codecs(release: Release) -> None:
 
 def test_the_curve_has_each_recipe_at_each_size_that_it_fits(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates, "video_ladders", lambda originals: quick_ladders(originals))
-    compared = _compare(release, curve=(120_000, 1_500, 40_000))
+    compared = _compare(release, curve=(120_000, 1_500, 2_300))
     points = [(point.recipe, point.stored_bytes) for point in compared.curve]
     assert [recipe for recipe, _ in points].count("recipe codec") >= 2
     assert all(len(point.accuracies) == 2 for point in compared.curve)
@@ -88,6 +88,17 @@ def test_the_curve_has_each_recipe_at_each_size_that_it_fits(release: Release, m
         assert sizes == sorted(sizes)
         assert len(sizes) + sum(one.name.startswith(f"{recipe} in ") for one in compared.not_run) == 3
     assert {one.name for one in compared.not_run} >= {"recipe tight in 1500 B", "recipe paper in 1500 B"}
+
+
+def test_a_recipe_that_can_use_no_more_has_one_point_and_says_so(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "video_ladders", lambda originals: quick_ladders(originals))
+    monkeypatch.setattr(comparison, "CURVE_RECIPES", {"codec": "recipe codec"})
+    compared = _compare(release, curve=(3_000_000, 4_000_000))
+    (point,) = compared.curve
+    (reason,) = [one.reason for one in compared.not_run if one.name == "recipe codec in 4000000 B"]
+    assert f"no more than {point.stored_bytes} B" in reason
 
 
 def test_known_scores_are_taken_from_the_cache(
