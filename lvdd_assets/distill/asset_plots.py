@@ -65,17 +65,30 @@ def spectrum_png(original: Sequence[np.ndarray], coded: Sequence[np.ndarray]) ->
 
     def draw(panels: Any) -> None:
         for axes, mode, values, left in zip(panels, _MODES, original, coded, strict=True):
-            places, energy = np.arange(1, len(values) + 1), max(float((values**2).sum()), 1e-30)
+            places = np.arange(1, len(values) + 1)
             axes.plot(places, values, color=COLOURS["soft"], marker="o", markersize=3, label="latents")
             axes.fill_between(places, left, color=COLOURS["s0"], alpha=0.45, label="kept")
             axes.plot(places, left, color=COLOURS["s0"], linewidth=1)
-            axes.set_title(f"{mode}: {100 * float((left**2).sum()) / energy:.0f} % of the energy", fontsize=9)
+            axes.set_title(f"{mode}: {100 * energy_kept(values, left):.0f} % of the energy", fontsize=9)
             axes.set_ylim(bottom=0)
             axes.xaxis.get_major_locator().set_params(integer=True)
         panels[0].set_ylabel("singular value")
         panels[-1].legend(frameon=False)
 
     return _draw("spectrum", draw, (10.4, 2.9), columns=4)
+
+
+def energy_kept(original: np.ndarray, coded: np.ndarray) -> float:
+    """Share of a spectrum's energy that another one has as well, in [0, 1].
+
+    Rounding adds noise, so a coded value may be the larger one; what it has beyond the original counts for nothing.
+
+    Args:
+        original: singular values, at least 0.
+        coded: as many, in the same order.
+    """
+    energy = float((original**2).sum())
+    return float((np.minimum(original, coded) ** 2).sum()) / energy if energy > 0 else 1.0
 
 
 def class_bytes_png(num_bytes: Mapping[str, int], allowed: int) -> bytes:

@@ -37,6 +37,14 @@ def test_the_same_figures_give_the_same_bytes(draw: Callable[[], bytes]) -> None
     assert draw() == draw()
 
 
+@pytest.mark.parametrize(
+    ("coded", "share"), [([4, 3], 1.0), ([5, 3], 1.0), ([4, 0], 16 / 25), ([2, 1.5], 0.25), ([0, 5], 9 / 25)]
+)
+def test_no_more_than_all_of_the_energy_is_kept(coded: list[float], share: float) -> None:
+    assert asset_plots.energy_kept(np.array([4.0, 3.0]), np.array(coded)) == pytest.approx(share)
+    assert asset_plots.energy_kept(np.zeros(2), np.array(coded)) == 1
+
+
 def test_more_kept_clips_are_more_kept_points() -> None:
     few, many = (_count(asset_plots.projection_png(LATENTS, np.arange(k)), "s1") for k in (1, 9))
     assert few < many
