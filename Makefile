@@ -5,7 +5,7 @@ BIN := .venv/bin
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test lint bench ui clean help
+.PHONY: setup demo test lint docs bench ui clean help
 
 help:  ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -33,9 +33,14 @@ lint: setup  ## Linters, types and layering contracts only
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: setup  ## Build the documentation into site/, broken links as errors; `mkdocs serve` shows it while it is written
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "site/index.html"
+
 bench: setup  ## The measurements behind the documentation's figures
 	$(BIN)/python benchmarks/demo_learnability.py
 	$(BIN)/python benchmarks/decoding.py
+	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/autoencoders.py
 	$(BIN)/python benchmarks/selection.py
