@@ -247,7 +247,7 @@ def train_network(
 def _train_and_test(train: TensorDataset, test: TensorDataset, num_classes: int, run: Run) -> Score:
     started = time.perf_counter()
     network = training.train(train, num_classes, run)
-    with torch.backends.cudnn.flags(deterministic=True):
+    with training.repeatable():
         ranking_NK = _rank(network, test, torch.device(run.device))
     labels_N = test.tensors[1]
     hits_NK = ranking_NK == labels_N[:, None]

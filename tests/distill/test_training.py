@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lvdd_assets.distill import networks, training
+from lvdd_assets.distill.architectures import NETWORKS
 from lvdd_assets.distill.protocols import AUGMENTATIONS, Augmentation, Protocol
 from lvdd_assets.distill.training import DivergedError, Run, train
 from tests.distill.moving_noise import brightness_clips
@@ -72,6 +73,39 @@ def test_a_loss_that_is_not_finite_stops_the_training_at_its_step() -> None:
         train(_set(8), 2, Run(wild, 3, 40))
 
 
+def test_losses_that_are_looked_at_together_still_name_their_step() -> None:
+    losses = training._Losses(Run(TINY, 3, 40), a_look=4)
+    for step, value in enumerate((1.0, 1.0, 1.0, 1.0, 1.0, math.nan, math.inf), 1):
+        losses.add(torch.tensor(value), step)
+    with pytest.raises(DivergedError, match=r"the loss is nan at step 6 of 40 \(seed 3\)"):
+        losses.add(torch.tensor(math.inf), 8)
+
+
+def test_the_last_losses_are_looked_at_too() -> None:
+    losses = training._Losses(Run(TINY, 3, 2), a_look=50)
+    losses.add(torch.tensor(1.0), 1)
+    with pytest.raises(DivergedError, match="at step 2 of 2"):
+        losses.add(torch.tensor(math.inf), 2)
+
+
+def test_repeatable_convolutions_still_use_cudnn() -> None:
+    """Torch's own default is to turn it off for the time."""
+    with training.repeatable():
+        flags = torch.backends.cudnn
+        assert (flags.enabled, flags.deterministic, flags.benchmark) == (True, True, False)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_same_seed_trains_the_same_network_on_a_gpu(network: str) -> None:
+    shape = (40, 8, 3, 64, 64)
+    clips = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    protocol = Protocol(batch_size=16, network=network, augmentation=AUGMENTATIONS)
+    sets = TensorDataset(clips, torch.arange(40) % 5)
+    first, again = (_parameters(train(sets, 5, Run(protocol, 0, 10, device="cuda"))) for _ in range(2))
+    assert torch.equal(first, again)
+
+
 def test_soft_labels_of_one_are_hard_labels() -> None:
     hard = _set(8)
     soft = TensorDataset(hard.tensors[0], nn.functional.one_hot(hard.tensors[1]).float())
@@ -119,6 +153,37 @@ def test_augmentation_moves_pixels_and_makes_none_up(kinds: set[Augmentation], s
         assert set(changed.unique().tolist()) <= set(clip.unique().tolist())
     if not kinds:
         assert torch.equal(found, clips)
+
+
+def _clip_by_clip(clips: torch.Tensor, kinds: tuple[Augmentation, ...], generator: torch.Generator) -> torch.Tensor:
+    """What `augment` does, in the words of its definition."""
+    count, frames, _, height, width = clips.shape
+    if "crop" in kinds:
+        most = max(1, height // 8)
+        moves = torch.randint(-most, most + 1, (count, 2), generator=generator)
+        rows = (torch.arange(height) + moves[:, :1]).clamp(0, height - 1)
+        columns = (torch.arange(width) + moves[:, 1:]).clamp(0, width - 1)
+        clips = torch.stack([clip[..., rows[i], :][..., columns[i]] for i, clip in enumerate(clips)])
+    if "shift" in kinds:
+        most = max(1, frames // 4)
+        moves = torch.randint(-most, most + 1, (count, 1), generator=generator)
+        times = (torch.arange(frames) + moves).clamp(0, frames - 1)
+        clips = torch.stack([clip[times[i]] for i, clip in enumerate(clips)])
+    if "flip" in kinds:
+        mirrored = torch.rand(count, generator=generator) < 0.5
+        clips = torch.stack([clip.flip(-1) if mirrored[i] else clip for i, clip in enumerate(clips)])
+    return clips
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@given(st.sets(st.sampled_from(AUGMENTATIONS)), st.integers(0, 2**32))
+def test_augmentation_is_that_of_each_clip_alone(device: str, kinds: set[Augmentation], seed: int) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+    shape = (5, 8, 3, 12, 16)
+    clips = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    found = training.augment(clips.to(device), tuple(kinds), torch.Generator().manual_seed(seed))
+    assert torch.equal(found.cpu(), _clip_by_clip(clips, tuple(kinds), torch.Generator().manual_seed(seed)))
 
 
 @pytest.mark.parametrize(("kind", "axis", "most"), [("shift", 1, 2), ("crop", 3, 1), ("crop", 4, 1)])
