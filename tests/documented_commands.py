@@ -100,7 +100,9 @@ def _import_what_takes_long() -> None:
     import pkgutil
 
     import dagster._cli  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
     import torch.utils.data  # noqa: F401
+    from diffusers import AutoencoderTiny  # noqa: F401
 
     from lvdd_assets import cli, distill  # noqa: F401
     from lvdd_assets.distill import protocols, utility
