@@ -30,7 +30,7 @@ PAGES = (
 _MARK = re.compile(r"<!-- not run(?: \((?P<lines>.+?)\))?: (?P<reason>.+?) -->")
 _ASSIGNMENT = re.compile(r"[A-Z_]+=")
 
-_FOREIGN = frozenset({".", "cd", "cp", "export", "sha256sum", "source", "ssh", "sudo"})
+_FOREIGN = frozenset({".", "cd", "cp", "eval", "export", "sha256sum", "source", "ssh", "sudo"})
 """Not ours: their options are not looked at."""
 
 _OURS = frozenset({"dagster", "dask", "lvdd", "make", "pip", "python"})
