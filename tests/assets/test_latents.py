@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import zarr
 
+from lvdd_assets.distill.devices import precision_for
 from lvdd_assets.distill.stores import ZarrStore
 from lvdd_assets.distill.vae import load_autoencoder
 from tests.conftest import MakeChain, failure, metadata
@@ -19,7 +20,7 @@ def test_latents_are_the_autoencoders(finished: MakeChain) -> None:
     partition = ZarrStore(chain.workspace.data_root, "latents").open("tiny/grow")
     latents = partition.read("latents")
     assert (latents.dtype, latents.shape) == (np.float16, (5, 8, 4, 6, 6))
-    expected = load_autoencoder("embedded-2d").encode(clips)
+    expected = load_autoencoder("embedded-2d", dtype=precision_for("cpu")).encode(clips)
     np.testing.assert_allclose(latents, expected, rtol=1e-3, atol=1e-3)  # half precision has 11 bits
     figures = partition.commit.metrics
     assert figures["latent_std"] == pytest.approx(latents.astype(float).std(), rel=1e-6)

@@ -67,7 +67,8 @@ def test_what_is_no_release_is_said_on_stderr_alone(command: str, tmp_path: Path
     result = _lvdd(command, *words[command], "--json")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "is no release" in result.stderr
-    assert _lvdd(command, tmp_path / "absent.zarr.zip").exit_code == 2
+    absent = _lvdd(command, tmp_path / "absent.zarr.zip")
+    assert absent.exit_code == 2, absent.output
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a.zip"]
 
 
