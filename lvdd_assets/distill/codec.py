@@ -39,6 +39,9 @@ BEST_CRF = 1
 # SVT-AV1 goes on beyond the coarsest quantiser of AV1, at 63, by weighing bytes more; FFmpeg's own option does not.
 WORST_CRF: dict[str, int] = {"av1": 70, "hevc": 51, "h264": 51}
 _WORST_CRF_OPTION = 63
+# Where a frame is one block wide, x265 reads memory beside it that nothing wrote: the bytes differ from one call to the
+# next. Its smallest block is 16.
+LEAST_WIDTH: dict[str, int] = {"av1": 2, "hevc": 18, "h264": 2}
 
 _ENCODERS = {"av1": "libsvtav1", "hevc": "libx265", "h264": "libx264"}
 _PIXELS = "yuv420p"
@@ -143,7 +146,7 @@ def encode_clip(
         codec: "av1" (SVT-AV1), "hevc" (x265) or "h264" (x264).
         crf: constant quality, from 1 (best) to `WORST_CRF[codec]`.
         size: even height and width to which frames are scaled (by area) before they are coded; decoding scales back
-            (bicubic). None codes them as they are.
+            (bicubic). None codes them as they are. The width is at least `LEAST_WIDTH[codec]`.
     """
     if codec not in CODECS:
         raise ValueError(f"unknown codec {codec!r}: expected one of {', '.join(CODECS)}")
@@ -155,6 +158,11 @@ def encode_clip(
     coded_height, coded_width = size or (height, width)
     if coded_height % 2 or coded_width % 2 or min(coded_height, coded_width) < 2:
         raise ValueError(f"{codec} in 4:2:0 needs even sides, got {coded_height}×{coded_width}: choose an even size")
+    if coded_width < LEAST_WIDTH[codec]:
+        raise ValueError(
+            f"{codec} needs frames of {LEAST_WIDTH[codec]} pixels or wider, got {coded_height}×{coded_width}: choose a "
+            "wider size or another codec"
+        )
     try:
         raw, extradata = _encode(clip_TCHW, codec, crf, coded_height, coded_width)
     except FFmpegError as error:
@@ -180,7 +188,7 @@ def _encode(clip_TCHW: NDArray[np.uint8], codec: Codec, crf: int, height: int, w
     encoder.flags |= Flags.global_header
     options = dict(_OPTIONS[codec])
     if codec == "hevc":
-        options["x265-params"] += f":ctu={32 if min(height, width) >= 32 else 16}"
+        options["x265-params"] += f":ctu={32 if width > 32 else 16}"
     if codec == "av1" and crf > _WORST_CRF_OPTION:
         options["svtav1-params"] += f":crf={crf}"
     encoder.options = {"crf": str(min(crf, _WORST_CRF_OPTION)), **options}

@@ -117,7 +117,7 @@ def _fill_video(
         codec.fill_budget, clips_NTCHW, labels_N, num_bytes=allowed, codec=video, seed=0, order_N=order_N
     )
     height, width = clips_NTCHW.shape[-2:]
-    smaller = video_coding.frame_sizes(height, width)[1:]
+    smaller = video_coding.frame_sizes(height, width, video)[1:]
     try:
         kept = fill()
     except TooSmallError:

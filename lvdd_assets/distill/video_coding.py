@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from lvdd_assets.distill.allocation import Item, allocate, lower_hull
 from lvdd_assets.distill.bitstreams import Codec, Pattern, learn_pattern, split_units
 from lvdd_assets.distill.budget import BudgetError
-from lvdd_assets.distill.codec import EncodedClip, decode_clip, encode_clip
+from lvdd_assets.distill.codec import LEAST_WIDTH, EncodedClip, decode_clip, encode_clip
 from lvdd_assets.distill.coded_videos import CodedVideos, Head, Size, check_shape, pack_clip
 
 # Quality and frame size, as a share of the clip's: steps of some 20 % in bytes. What is not on the hull is dropped.
@@ -175,10 +175,15 @@ class VideoLadder:
         return float(costs.min(axis=0).sum() + slope * shared), size
 
 
-def frame_sizes(height: int, width: int) -> tuple[Size, ...]:
-    """Even frame sizes to code a clip of H × W at, falling, none with a side under 16 pixels but the clip's own."""
+def frame_sizes(height: int, width: int, codec: Codec = "av1") -> tuple[Size, ...]:
+    """Even frame sizes to code a clip of H × W at, falling: none with a side under 16 pixels or narrower than the codec
+    takes, but the clip's own."""
     shares = [(2 * round(height * share / 2), 2 * round(width * share / 2)) for share in SIZE_SHARES]
-    return tuple(size for size in shares if size == (height, width) or min(size) >= _LEAST_SIDE)
+    return tuple(
+        size
+        for size in shares
+        if size == (height, width) or (min(size) >= _LEAST_SIDE and size[1] >= LEAST_WIDTH[codec])
+    )
 
 
 def build_ladder(
@@ -197,12 +202,12 @@ def build_ladder(
         clips_NTCHW: uint8 [N, T, 3, H, W], in the order in which a small budget keeps them.
         codec: "av1", "hevc" or "h264".
         crfs: qualities to try; `CRFS[codec]` by default.
-        sizes: even heights and widths to try; `frame_sizes(H, W)` by default.
+        sizes: even heights and widths to try; `frame_sizes(H, W, codec)` by default.
     """
     if clips_NTCHW.ndim != 5 or len(clips_NTCHW) == 0:
         raise ValueError(f"expected uint8 [N, T, 3, H, W] with at least one clip, got {clips_NTCHW.shape}")
     height, width = clips_NTCHW.shape[-2:]
-    rungs = list(product(sizes or frame_sizes(height, width), crfs or CRFS[codec]))
+    rungs = list(product(sizes or frame_sizes(height, width, codec), crfs or CRFS[codec]))
     num_clips = len(clips_NTCHW)
     sample = sorted({index * num_clips // _NUM_SAMPLED for index in range(_NUM_SAMPLED)})
     sampled = _encode_rungs(clips_NTCHW[sample], codec, rungs)

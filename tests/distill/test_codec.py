@@ -116,7 +116,16 @@ def test_other_shapes(name, frames, size):
 
 
 @pytest.mark.parametrize("name", CODECS)
-@pytest.mark.parametrize("side", [16, 24, 32, 48])
+@pytest.mark.parametrize("size", [(16, 18), (24, 24), (32, 18), (32, 32), (48, 34)], ids=str)
+def test_bytes_of_small_frames_are_deterministic(clips, name, size):
+    """Also where a frame is hardly wider than a block, at which x265 left to itself fails this."""
+    for clip in clips[:4]:
+        assert len({encode_clip(clip, codec=name, crf=20, size=size).packets for _ in range(4)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [(name, side) for name in CODECS for side in (16, 24, 32, 48) if (name, side) != ("hevc", 16)]
+)
 def test_smaller_frames(clips, name, side):
     """The clip's own size comes back, and only with the size at which it was coded."""
     small = encode_clip(clips[0], codec=name, crf=20, size=(side, side))
@@ -176,6 +185,7 @@ def test_grey_stays_grey():
         ((8, 3, 64, 64), np.uint8, {"codec": "h264", "crf": 52}, "outside 1 to 51"),
         ((8, 3, 64, 64), np.uint8, {"codec": "av1", "crf": 0}, "outside 1 to 70"),
         ((8, 3, 64, 65), np.uint8, {"codec": "av1", "crf": 20}, "even sides, got 64×65"),
+        ((8, 3, 64, 16), np.uint8, {"codec": "hevc", "crf": 20}, "hevc needs frames of 18 pixels or wider, got 64×16"),
         ((8, 64, 64, 3), np.uint8, {"codec": "av1", "crf": 20}, r"expected uint8 \[T, 3, H, W\]"),
         ((8, 3, 64, 64), np.float32, {"codec": "av1", "crf": 20}, "got float32"),
     ],

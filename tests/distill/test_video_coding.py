@@ -180,6 +180,7 @@ def test_frame_sizes():
     assert frame_sizes(64, 64) == ((64, 64), (48, 48), (32, 32), (24, 24), (16, 16))
     assert frame_sizes(112, 112) == ((112, 112), (84, 84), (56, 56), (42, 42), (28, 28))
     assert frame_sizes(12, 12) == ((12, 12),)
+    assert frame_sizes(64, 64, "hevc") == ((64, 64), (48, 48), (32, 32), (24, 24))
 
 
 def test_ladder_refuses():
