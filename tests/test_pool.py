@@ -100,8 +100,8 @@ def compute_and_die(task: Task) -> None:
 
 
 def compute_slowly(task: Task) -> None:
-    """Says that it has begun, and takes a while."""
-    (Path(str(task.data_root)).parent / f"begun-{task.class_name}").touch()
+    """Says that it has begun and where, and takes a while."""
+    (Path(str(task.data_root)).parent / f"begun-{task.class_name}").write_text(str(os.getpid()))
     time.sleep(0.2)
 
 
@@ -139,10 +139,13 @@ def test_no_pool_is_started_for_one_task(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_has_not_begun_when_a_run_is_given_up_never_begins(tmp_path: Path) -> None:
+    """Once both workers are at work: one that still imports begins what it was sent before."""
     pipeline = make_pipeline(tmp_path, [f"c{index}" for index in range(40)], num_workers=2)
     tasks = [one.task for one in pipeline.plan("set") if one.step.name == "a"]
     answers = run_tasks(replace_step(STEPS[0], compute=compute_slowly), tasks, pipeline.workspace)
     next(answers)
+    while len({path.read_text() for path in tmp_path.glob("begun-*")}) < 2:
+        next(answers)
     answers.close()
     time.sleep(1)
     begun = len(list(tmp_path.glob("begun-*")))
