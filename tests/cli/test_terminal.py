@@ -25,9 +25,11 @@ def test_an_unknown_dataset_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 SLOW_TO_LEAVE = """
-import atexit, subprocess, sys, time
+import atexit, signal, subprocess, sys, time
 import click
 from lvdd_assets.cli.terminal import InterruptibleGroup
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started with it ignored
 
 @click.group(cls=InterruptibleGroup)
 def main():
