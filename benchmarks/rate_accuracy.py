@@ -38,13 +38,14 @@ import torch
 from signal_kept import Clips, read
 from torch.utils.data import TensorDataset
 
-from lvdd_assets.distill import class_coding, codec, evaluation, paper, tucker, video_coding
+from lvdd_assets.distill import class_coding, codec, evaluation, paper, tucker, video_budget, video_coding
 from lvdd_assets.distill.budget import BudgetError, fit_allowance
 from lvdd_assets.distill.class_coding import ClassCoder, CodedClass
-from lvdd_assets.distill.codec import TooSmallError
 from lvdd_assets.distill.devices import find_device
 from lvdd_assets.distill.fidelity import psnr
 from lvdd_assets.distill.vae import load_autoencoder
+from lvdd_assets.distill.video_budget import TooSmallError
+from lvdd_assets.distill.video_ladders import VideoLadder, build_ladder, frame_sizes
 
 PROTOCOL = evaluation.Protocol(epochs=50, batch_size=16, learning_rate=0.01, augmentation=("flip",))
 COLUMNS = (
@@ -117,13 +118,13 @@ def _tight(groups: Sequence[np.ndarray], allowed: int) -> list[CodedClass]:
     return [coder.encode(fit.step) for coder in coders]
 
 
-def video_ladders(clips: Clips) -> dict[str, video_coding.VideoLadder]:
+def video_ladders(clips: Clips) -> dict[str, VideoLadder]:
     """Each class's clips at every rung, which serve every number of bytes."""
     groups = {str(label): clips.train[clips.train_labels == label] for label in np.unique(clips.train_labels)}
-    return {name: video_coding.build_ladder(group) for name, group in groups.items()}
+    return {name: build_ladder(group) for name, group in groups.items()}
 
 
-def _as_video(clips: Clips, allowed: int, ladders: Mapping[str, video_coding.VideoLadder]) -> Kept:
+def _as_video(clips: Clips, allowed: int, ladders: Mapping[str, VideoLadder]) -> Kept:
     kept = video_coding.fill(ladders, allowed)
     items = [np.flatnonzero(clips.train_labels == int(name))[: videos.num_clips] for name, videos in kept.items()]
     decoded = [videos.decode() for videos in kept.values()]
@@ -132,8 +133,10 @@ def _as_video(clips: Clips, allowed: int, ladders: Mapping[str, video_coding.Vid
 
 
 def _as_plain_video(clips: Clips, allowed: int) -> Kept:
-    sizes = video_coding.frame_sizes(*clips.train.shape[-2:])[:3]
-    kept = codec.fill_budget(clips.train, clips.train_labels, num_bytes=allowed, codec="av1", seed=0, sizes=sizes)
+    sizes = frame_sizes(*clips.train.shape[-2:])[:3]
+    kept = video_budget.fill_budget(
+        clips.train, clips.train_labels, num_bytes=allowed, codec="av1", seed=0, sizes=sizes
+    )
     return Kept(kept.stored_bytes, kept.items_N, kept.clips_NTCHW)
 
 

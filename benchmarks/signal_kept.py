@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from lvdd_assets.definitions import build_pipeline
-from lvdd_assets.distill import codec, coefficient_coding, evaluation, tucker, video_coding
+from lvdd_assets.distill import codec, coefficient_coding, evaluation, tucker, video_coding, video_ladders
 from lvdd_assets.distill.fidelity import psnr
 from lvdd_assets.distill.listing import class_names
 from lvdd_assets.distill.stores import ZarrStore
@@ -109,7 +109,7 @@ def plain_video(clips: Clips) -> Iterator[tuple[str, float, np.ndarray]]:
 def filled_video(clips: Clips) -> Iterator[tuple[str, float, np.ndarray]]:
     """AV1 as recipe codec keeps it: rates and frame sizes clip by clip, what clips have in common once."""
     groups = {str(label): clips.train[clips.train_labels == label] for label in np.unique(clips.train_labels)}
-    ladders = {name: video_coding.build_ladder(group) for name, group in groups.items()}
+    ladders = {name: video_ladders.build_ladder(group) for name, group in groups.items()}
     for allowed in (60, 80, 100, 150, 200, 300, 400, 800):
         kept = video_coding.fill(ladders, allowed * len(clips.train))
         if any(videos.num_clips < len(groups[name]) for name, videos in kept.items()):

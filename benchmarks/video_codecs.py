@@ -3,7 +3,7 @@
     python benchmarks/video_codecs.py [--dataset NAME] [--clips N] [--budgets]
 
 Clips are a dataset's of the registry (all of its train clips, or N of each class), else the demo generator's. `plain`
-is packets alone, as `codec.fill_budget` counts; `kept` is with the frames' headers stored once for a class
+is packets alone, as `video_budget.fill_budget` counts; `kept` is with the frames' headers stored once for a class
 (`video_coding`), that pattern and the stream headers included. Smaller frames are scaled back before PSNR is taken.
 With --budgets, what `video_coding.fill` makes of 30 to 800 B a clip, all classes at one slope.
 """
@@ -23,7 +23,8 @@ from lvdd_assets.distill.demo import MOTIONS, render_clip
 from lvdd_assets.distill.listing import list_dataset
 from lvdd_assets.distill.registry import load_catalog
 from lvdd_assets.distill.video import read_clips
-from lvdd_assets.distill.video_coding import build_ladder, fill, frame_sizes
+from lvdd_assets.distill.video_coding import fill
+from lvdd_assets.distill.video_ladders import build_ladder, frame_sizes
 
 CRFS = {"av1": (30, 40, 50, 58, 63, 70), "hevc": (25, 32, 40, 46, 51), "h264": (25, 32, 40, 46, 51)}
 BUDGETS = (30, 60, 100, 200, 400, 800)

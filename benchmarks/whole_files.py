@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from torch.utils.data import TensorDataset
 
-from lvdd_assets.distill import codec, video_coding
+from lvdd_assets.distill import video_budget, video_ladders
 from lvdd_assets.distill.benches import Bench
 from lvdd_assets.distill.candidates import CODEC, TIGHT, make_codec, make_tight
-from lvdd_assets.distill.codec import TooSmallError
 from lvdd_assets.distill.scores import Row
 from lvdd_assets.distill.training_sets import Candidate, NotPossible, Originals, TrainingSet
 from lvdd_assets.distill.utility import Judge, decode_judged, judged_positions, train_judge
+from lvdd_assets.distill.video_budget import TooSmallError
 
 AV1 = "av1"
 
@@ -66,9 +66,9 @@ def plain_video(originals: Originals, allowed: int) -> Candidate:
     clips = np.concatenate([originals.clips(name) for name in originals.class_names])
     counts = list(originals.num_clips.values())
     labels = np.repeat(np.arange(len(counts)), counts)
-    sizes = video_coding.frame_sizes(*clips.shape[-2:])[:3]
+    sizes = video_ladders.frame_sizes(*clips.shape[-2:])[:3]
     try:
-        kept = codec.fill_budget(clips, labels, num_bytes=allowed, codec="av1", seed=0, sizes=sizes)
+        kept = video_budget.fill_budget(clips, labels, num_bytes=allowed, codec="av1", seed=0, sizes=sizes)
     except TooSmallError as error:
         return NotPossible(AV1, str(error))
     starts = np.cumsum([0, *counts])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lvdd_assets.definitions import build_pipeline
-from lvdd_assets.distill import class_coding, paper, planning, tucker, video_coding
+from lvdd_assets.distill import class_coding, paper, planning, tucker, video_ladders
 from lvdd_assets.distill.budget import allowed_bytes
 from lvdd_assets.distill.catalog import Budget, DatasetSpec
 from lvdd_assets.distill.class_coding import TRIAL_STEPS, ClassCoder
@@ -21,7 +21,7 @@ from lvdd_assets.distill.quantization import QuantizedWeights, quantize_weights,
 from lvdd_assets.distill.release import ReleaseParts
 from lvdd_assets.distill.stores import ZarrStore
 from lvdd_assets.distill.vae import VideoAutoencoder, load_autoencoder
-from lvdd_assets.distill.video_coding import VideoLadder
+from lvdd_assets.distill.video_ladders import VideoLadder
 from lvdd_assets.incremental import Pipeline
 from lvdd_assets.partitions import class_key
 from lvdd_assets.resources import Workspace
@@ -101,7 +101,7 @@ def _measure(pipeline: Pipeline, spec: DatasetSpec, sampled: Sequence[str]) -> S
         rates[name] = {step: len(coder.encode(step).data) for step in TRIAL_STEPS}
         if len(ladders) < _VIDEO_CLASSES:
             clips = stores["raw_clips"].open(key).read("train", items[:_VIDEO_CLIPS])
-            ladders[name] = video_coding.build_ladder(clips)
+            ladders[name] = video_ladders.build_ladder(clips)
         counts[name], sizes = len(items), latents.shape[1:]
     return Sample(_all_counts(spec, counts), rates, ladders, counts, tuple(sizes))
 

@@ -7,7 +7,7 @@ import dagster as dg
 import numpy as np
 from pydantic import Field
 
-from lvdd_assets.distill import class_coding, paper, tucker, video_coding
+from lvdd_assets.distill import class_coding, paper, tucker, video_ladders
 from lvdd_assets.distill.asset_plots import spectrum_png
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.class_coding import TRIAL_STEPS, ClassCoder, CodedClass
@@ -130,7 +130,7 @@ def _keep_coefficients(task: Task, out: Writer, latents: np.ndarray) -> np.ndarr
 
 def _keep_videos(task: Task, out: Writer, clips_NTCHW: np.ndarray) -> np.ndarray:
     """Stores the class as video at every rung; returns the first clips as they come back from a middle one."""
-    ladder = video_coding.build_ladder(clips_NTCHW, codec=task.config["video_codec"])
+    ladder = video_ladders.build_ladder(clips_NTCHW, codec=task.config["video_codec"])
     keep_videos(out, ladder)
     num_values = clips_NTCHW.size
     out.metrics["videos"] = [

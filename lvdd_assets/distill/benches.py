@@ -26,7 +26,7 @@ from lvdd_assets.distill.protocols import Protocol
 from lvdd_assets.distill.scores import Row
 from lvdd_assets.distill.tables import Cell
 from lvdd_assets.distill.training_sets import Candidate, NotPossible, Originals, TrainingSet
-from lvdd_assets.distill.video_coding import VideoLadder
+from lvdd_assets.distill.video_ladders import VideoLadder
 
 Evaluate = Callable[[Sequence[TrainingSet], Protocol], Sequence[Row]]
 """Trains on each set alike, as long as the largest needs, and tests on the dataset's test clips: a row for each set, by

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lvdd_assets.distill import class_coding, float_coding, paper, tucker, video_coding
+from lvdd_assets.distill import class_coding, float_coding, paper, tucker
 from lvdd_assets.distill.bitstreams import Codec
 from lvdd_assets.distill.budget import COARSEST_STEP, BudgetError
 from lvdd_assets.distill.class_coding import TRIAL_STEPS, ClassCoder, CodedClass, SharedBasis
@@ -32,7 +32,7 @@ from lvdd_assets.distill.training_sets import (
     count_range,
 )
 from lvdd_assets.distill.tucker import TuckerTensor
-from lvdd_assets.distill.video_coding import VideoLadder
+from lvdd_assets.distill.video_ladders import VideoLadder, build_ladder
 
 FULL, TIGHT, PAPER, CODEC = "full data", "recipe tight", "recipe paper", "recipe codec"
 NAMES = (FULL, TIGHT, PAPER, CODEC, *SUBSETS)
@@ -188,7 +188,7 @@ def _foreseen_clips(originals: Originals, one: ReleaseParts, allowed: int, rank_
 def video_ladders(originals: Originals, video_codec: Codec = "av1") -> dict[str, VideoLadder]:
     """What recipe codec chooses from: each class's selected clips, encoded once at every rung."""
     return {
-        name: video_coding.build_ladder(originals.clips(name)[originals.selected_items(name)], codec=video_codec)
+        name: build_ladder(originals.clips(name)[originals.selected_items(name)], codec=video_codec)
         for name in originals.class_names
     }
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from lvdd_assets.distill import class_coding, video_coding
+from lvdd_assets.distill import class_coding, video_ladders
 from lvdd_assets.distill.class_coding import ClassCoder, CodedClass
 from lvdd_assets.distill.stores import Partition, Writer
 from lvdd_assets.distill.tucker import TuckerTensor
-from lvdd_assets.distill.video_coding import VideoLadder
+from lvdd_assets.distill.video_ladders import VideoLadder
 
 
 def keep_hosvd(out: Writer, hosvd: TuckerTensor) -> None:
@@ -51,14 +51,14 @@ def read_coded(partition: Partition) -> CodedClass:
 
 def keep_videos(out: Writer, ladder: VideoLadder) -> None:
     """Stores a class's clips as video at every rung."""
-    data, table = video_coding.pack_ladder(ladder)
+    data, table = video_ladders.pack_ladder(ladder)
     out.put("videos", data)
     out.put_json("video_table", table)
 
 
 def read_videos(partition: Partition) -> VideoLadder:
     """What `keep_videos` stored."""
-    return video_coding.unpack_ladder(partition.read("videos"), partition.read_json("video_table"))
+    return video_ladders.unpack_ladder(partition.read("videos"), partition.read_json("video_table"))
 
 
 def read_latents(partition: Partition, *, step: float, most_clips: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from lvdd_assets.distill.budget import COARSEST_STEP, Fit, clips_of_share, fit_a
 from lvdd_assets.distill.class_coding import Basis, ClassCoder, CodedClass, SharedBasis, gram_matrices, share_basis
 from lvdd_assets.distill.release import CodedClips, ReleaseParts, pack, size_without_weights
 from lvdd_assets.distill.tucker import TuckerTensor
-from lvdd_assets.distill.video_coding import VideoLadder
+from lvdd_assets.distill.video_ladders import VideoLadder
 
 Build = Callable[[Mapping[str, CodedClips], SharedBasis | None], ReleaseParts]
 """Makes a release of coded classes and the basis that they may share."""

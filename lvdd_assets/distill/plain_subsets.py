@@ -16,9 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
-from lvdd_assets.distill import codec, coresets, paper, video_coding
+from lvdd_assets.distill import coresets, paper, video_budget, video_ladders
 from lvdd_assets.distill.bitstreams import Codec
-from lvdd_assets.distill.codec import KeptVideos, TooSmallError
 from lvdd_assets.distill.features import Features, prepare
 from lvdd_assets.distill.training_sets import (
     Candidate,
@@ -28,6 +27,7 @@ from lvdd_assets.distill.training_sets import (
     TrainingSet,
     count_range,
 )
+from lvdd_assets.distill.video_budget import KeptVideos, TooSmallError
 
 Form = Literal["float32", "uint8", "H.264", "AV1"]
 
@@ -114,10 +114,10 @@ def _fill_video(
 ) -> KeptVideos:
     """All clips at their own size where they fit; else the frame size that keeps most."""
     fill = functools.partial(
-        codec.fill_budget, clips_NTCHW, labels_N, num_bytes=allowed, codec=video, seed=0, order_N=order_N
+        video_budget.fill_budget, clips_NTCHW, labels_N, num_bytes=allowed, codec=video, seed=0, order_N=order_N
     )
     height, width = clips_NTCHW.shape[-2:]
-    smaller = video_coding.frame_sizes(height, width, video)[1:]
+    smaller = video_ladders.frame_sizes(height, width, video)[1:]
     try:
         kept = fill()
     except TooSmallError:

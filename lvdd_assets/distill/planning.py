@@ -20,7 +20,7 @@ from lvdd_assets.distill.budget import COARSEST_STEP, FINEST_STEP, BudgetError, 
 from lvdd_assets.distill.class_coding import CodedClass
 from lvdd_assets.distill.filling import foresee_bytes
 from lvdd_assets.distill.release import CodedClips, ReleaseParts, pack, read_ledger
-from lvdd_assets.distill.video_coding import VideoLadder
+from lvdd_assets.distill.video_ladders import VideoLadder
 
 # What latents are worth in video: bits for a pixel of the clips as latents, and as video of recipe codec at which a
 # trained network's features err as much. A rule of thumb from one real set (docs/coding.md); recipe auto measures on

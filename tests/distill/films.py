@@ -91,3 +91,29 @@ def patch_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:
     for offset, value in zip((0, 4, 12, 16), matrix, strict=True):
         data[at + offset : at + offset + 4] = (value << 16).to_bytes(4, "big", signed=True)
     path.write_bytes(data)
+
+
+def moving_blobs(num_clips: int, *, frames: int = 8, size: int = 64, seed: int = 0) -> NDArray[np.uint8]:
+    """Smooth coloured blobs that drift, with a little noise: uint8 [N, T, 3, H, W]."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices((size, size))
+    clips = np.empty((num_clips, frames, 3, size, size))
+    for clip in clips:
+        colour, ground = rng.uniform(120, 250, (3, 1, 1)), rng.uniform(10, 100, (3, 1, 1))
+        start, speed, width = rng.uniform(16, size - 16, 2), rng.uniform(-2, 2, 2), rng.uniform(5, 12)
+        for t, frame in enumerate(clip):
+            centre = start + speed * t
+            cover = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * width**2))
+            frame[...] = ground + (colour - ground) * cover + rng.normal(0, 2, frame.shape)
+    return np.clip(clips, 0, 255).astype(np.uint8)
+
+
+def textured_blobs(num_clips: int, *, seed: int) -> NDArray[np.uint8]:
+    """Such blobs before a fine still texture, which small frames lose: uint8 [N, 8, 3, 64, 64]."""
+    texture = np.random.default_rng(seed).integers(0, 40, (3, 64, 64))
+    return np.minimum(moving_blobs(num_clips, seed=seed) + texture, 255).astype(np.uint8)
+
+
+def psnr(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+    """In dB."""
+    return float(10 * np.log10(255**2 / np.square(first.astype(float) - second.astype(float)).mean()))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvdd_assets.distill import class_coding, tucker, video_coding
+from lvdd_assets.distill import class_coding, tucker
 from lvdd_assets.distill.candidates import (
     CODEC,
     FULL,
@@ -29,7 +29,7 @@ from lvdd_assets.distill.class_coding import ClassCoder, SharedBasis
 from lvdd_assets.distill.filling import Source, fill_with_latents, fill_with_videos
 from lvdd_assets.distill.release import CodedClips, ReleaseParts, load_release, pack
 from lvdd_assets.distill.training_sets import NotPossible, TrainingSet
-from lvdd_assets.distill.video_coding import VideoLadder
+from lvdd_assets.distill.video_ladders import VideoLadder, build_ladder
 from tests.distill.tiny_originals import COUNTS, SHAPE, make_originals
 
 ORIGINALS = make_originals()
@@ -39,7 +39,7 @@ SOURCES = latent_sources(ORIGINALS)
 @pytest.fixture(scope="module")
 def ladders() -> dict[str, VideoLadder]:
     return {
-        name: video_coding.build_ladder(
+        name: build_ladder(
             ORIGINALS.clips(name)[ORIGINALS.selected_items(name)], codec="h264", crfs=(24, 36, 51), sizes=((32, 32),)
         )
         for name in COUNTS
@@ -197,16 +197,16 @@ def test_recipes_without_latents_or_decoder_are_not_possible() -> None:
 
 
 def test_candidates_come_by_name_and_a_whole_set_of_video_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lvdd_assets.distill import codec
+    from lvdd_assets.distill import video_budget
 
     filled = []
-    fill_budget = codec.fill_budget
+    fill_budget = video_budget.fill_budget
 
     def count(*arguments: object, **settings: object) -> object:
         filled.append(settings["codec"])
         return fill_budget(*arguments, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(codec, "fill_budget", count)
+    monkeypatch.setattr(video_budget, "fill_budget", count)
     names = (FULL, "random, H.264", "herding, H.264", "k-means, H.264", "random, uint8")
     made = list(make_candidates(ORIGINALS, 13 * 12288, names=names))
     assert [candidate.name for candidate in made] == list(names)

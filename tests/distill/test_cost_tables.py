@@ -11,7 +11,7 @@ from lvdd_assets.distill.candidates import CODEC, PAPER, TIGHT
 from lvdd_assets.distill.cost_tables import contrast, contrast_of, frame_contrast, measure_stages, peak_memory, runtime
 from lvdd_assets.distill.measuring import Stage, measure
 from lvdd_assets.distill.training_sets import OriginalClips, Originals, TrainingSet
-from lvdd_assets.distill.video_coding import VideoLadder
+from lvdd_assets.distill.video_ladders import VideoLadder
 from tests.distill.tiny_benches import bench_of, quick_ladders, small_bench
 from tests.distill.tiny_originals import make_originals
 

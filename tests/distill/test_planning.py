@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvdd_assets.distill import planning, tucker, video_coding
+from lvdd_assets.distill import planning, tucker, video_ladders
 from lvdd_assets.distill.budget import BudgetError, clips_of_share
 from lvdd_assets.distill.catalog import ClipShape
 from lvdd_assets.distill.class_coding import ClassCoder, encode_tucker
@@ -32,7 +32,7 @@ def sample() -> Sample:
     generator = np.random.default_rng(0)
     coarse = generator.integers(0, 255, size=(4, 4, 3, 8, 8)).astype(np.uint8)
     clips = coarse.repeat(4, 3).repeat(4, 4)
-    ladder = video_coding.build_ladder(clips, codec="h264", crfs=(24, 36, 51), sizes=((32, 32),))
+    ladder = video_ladders.build_ladder(clips, codec="h264", crfs=(24, 36, 51), sizes=((32, 32),))
     return Sample(COUNTS, RATES, {"jump": ladder}, COUNTS, SIZES)
 
 

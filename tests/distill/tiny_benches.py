@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lvdd_assets.distill import video_coding
+from lvdd_assets.distill import video_ladders
 from lvdd_assets.distill.benches import Bench
 from lvdd_assets.distill.protocols import Protocol
 from lvdd_assets.distill.training_sets import Originals
@@ -28,9 +28,9 @@ def small_bench(calls: Calls | None = None, **changes: Any) -> Bench:
     return bench_of(originals, calls, stored_ladders=quick_ladders(originals))
 
 
-def quick_ladders(originals: Originals) -> dict[str, video_coding.VideoLadder]:
+def quick_ladders(originals: Originals) -> dict[str, video_ladders.VideoLadder]:
     return {
-        name: video_coding.build_ladder(
+        name: video_ladders.build_ladder(
             originals.clips(name)[originals.selected_items(name)], codec="h264", crfs=(24, 36, 51), sizes=((32, 32),)
         )
         for name in originals.class_names
