@@ -286,6 +286,8 @@ def _plots(name: str, ledger: Ledger, allowed: int) -> dict[str, bytes]:
 
 def _verdict(num_bytes: int, allowed: int, filled: _Filled) -> str:
     text = f"{format_bytes(num_bytes)} of {format_bytes(allowed)} allowed"
+    if "picked" in filled.figures:
+        text += f", kept as {filled.figures['picked']}"
     if filled.figures.get("finest_kept"):
         return f"{text}: all clips are kept as finely as the recipe has them, a larger budget buys nothing"
     share = filled.figures.get("clip_share", 1.0)

@@ -11,6 +11,7 @@ from lvdd_assets.materialize import markdown_table
 from lvdd_assets.partitions import class_keys_of_run, split_key
 
 _MAX_SHOWN = 200
+_MAX_NAMED = 3
 
 
 @dg.asset_check(
@@ -58,10 +59,14 @@ def videos_are_usable(
     description = f"{num_found - num_excluded} of {num_found} video files gave clips"
     if num_missing:
         description += f"; {num_missing} more are listed by the publisher and absent"
+    if excluded:
+        named = [f"{row['file']}: {row['reason']}" for row in excluded[:_MAX_NAMED]]
+        left = num_excluded - len(named)
+        description += f"; left out: {'; '.join(named)}" + (f"; and {left} more" if left else "")
     if failed:
         description += (
-            f". Lost more than the allowed share: {', '.join(failed)}. Mend or remove the files named below, or raise "
-            "max_lost_share in the registry"
+            f". Lost more than the allowed share: {', '.join(failed)}. Mend or remove the files, or raise "
+            "max_lost_share in the registry (lvdd distill: --max-lost-share)"
         )
     return dg.AssetCheckResult(
         passed=num_excluded == 0,

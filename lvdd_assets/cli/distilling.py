@@ -12,6 +12,7 @@ import click
 from lvdd_assets.cli.project import enter_project
 from lvdd_assets.cli.running import run_chain
 from lvdd_assets.cli.terminal import sentences, short
+from lvdd_assets.distill.catalog import DEFAULT_MAX_LOST_SHARE
 
 if TYPE_CHECKING:
     from lvdd_assets.distill.catalog import DatasetSpec
@@ -40,6 +41,13 @@ _LEAST_CLIPS = 2
     help="Share of the videos that is kept apart to test on, where DIR has no folders train and test.",
 )
 @click.option(
+    "--max-lost-share",
+    type=click.FloatRange(0, 1),
+    default=DEFAULT_MAX_LOST_SHARE,
+    show_default=True,
+    help="Share of a class's videos that may be unusable before the run stops.",
+)
+@click.option(
     "--report/--no-report", default=True, show_default=True, help="Train on the file and say what it is worth."
 )
 def distill(
@@ -50,6 +58,7 @@ def distill(
     recipe: str,
     clip: str,
     test_fraction: float,
+    max_lost_share: float,
     report: bool,
 ) -> None:
     """Distil DIR, a folder of videos with one folder per class, into one file of at most --budget.
@@ -75,6 +84,7 @@ def distill(
             "clip": clip,
             "budget": {"bytes": budget},
             "recipe": recipe,
+            "max_lost_share": max_lost_share,
         }
         registry = enter_project(make=True)
         said = _found(_spec(name, entry), test_fraction)

@@ -128,13 +128,16 @@ def run_chain(
                     _run_job(resolved, tags, instance, own)
         release = FileStore(workspace.data_root, "release")
         file = release.fetch(name, f"{name}{SUFFIX}")
+        made = release.commit_of(name)
+        assert made is not None
+        kept = f"\nkept     {made.metrics['verdict']}"
         if not with_report:
+            click.echo(kept)
             return file, None
         reports = FileStore(workspace.data_root, "eval_report")
-        commit, made = reports.commit_of(name), release.commit_of(name)
+        commit = reports.commit_of(name)
         assert commit is not None
-        assert made is not None
-        click.echo(f"\n{commit.metrics['summary']}\n")
+        click.echo(f"\n{commit.metrics['summary']}\n{kept}")
         click.echo(f"release  {short(parse_place(made.metrics['file']))}")
         click.echo(f"report   {short(parse_place(commit.metrics['report']))}")
         click.echo(f"lineage  lvdd ui    ({time.monotonic() - start:.0f} s)")
@@ -190,15 +193,19 @@ def _run_job(job: "dg.JobDefinition", tags: object, instance: "dg.DagsterInstanc
             if cached:
                 fresh = sum(cached)
                 click.echo(f"{event.step_key:<14} {len(cached) - fresh} computed, {fresh} fresh")
+    unmet = [evaluation for evaluation in result.get_asset_check_evaluations() if not evaluation.passed]
+    for evaluation in unmet:
+        if evaluation.severity.value == "WARN":
+            click.echo(f"warning: {evaluation.description}", err=True)
     if result.success:
         return
-    failed = [event for event in result.all_events if event.is_step_failure]
+    failed = [event for event in result.all_events if event.is_step_failure and not _is_unmet_check(event)]
     if any(_is_interruption(event) for event in failed):
         leave_interrupted()
     for event in failed:
         click.echo(f"{event.step_key} failed: {_message(event)}", err=True)
-    for evaluation in result.get_asset_check_evaluations():
-        if not evaluation.passed and evaluation.severity.value == "ERROR":
+    for evaluation in unmet:
+        if evaluation.severity.value == "ERROR":
             click.echo(f"check {evaluation.check_name} failed: {evaluation.description}", err=True)
     click.echo(f"run {result.run_id} is in Dagster's UI with all its events: lvdd ui", err=True)
     sys.exit(1)
@@ -212,6 +219,12 @@ def _is_interruption(event: "dg.DagsterEvent") -> bool:
             return True
         error = error.cause
     return False
+
+
+def _is_unmet_check(event: "dg.DagsterEvent") -> bool:
+    """Whether a step ended because its check was not met; the check says why."""
+    error = event.step_failure_data.error
+    return error is not None and error.cls_name == "DagsterAssetCheckFailedError"
 
 
 def _message(event: "dg.DagsterEvent") -> str:

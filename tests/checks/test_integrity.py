@@ -30,7 +30,9 @@ def test_a_few_lost_files_are_a_warning(make_chain: MakeChain) -> None:
     assert result.success
     assert not check.passed
     assert check.severity == dg.AssetCheckSeverity.WARN
-    assert check.description == "13 of 14 video files gave clips"
+    assert check.description.startswith(
+        "13 of 14 video files gave clips; left out: train/grow/grow_000.mp4: not a video"
+    )
     table = str(check.metadata["excluded"].value)
     assert "train/grow/grow_000.mp4" in table
     assert "not a video" in table
@@ -44,8 +46,18 @@ def test_too_many_lost_files_stop_the_run(make_chain: MakeChain) -> None:
     check = _evaluation(result)
     assert not result.success
     assert check.severity == dg.AssetCheckSeverity.ERROR
+    assert "left out: train/grow/grow_000.mp4: not a video" in check.description
     assert "Lost more than the allowed share: tiny/grow. Mend or remove the files" in check.description
     assert "latents" not in {event.step_key for event in result.all_events if event.is_step_start}
+
+
+def test_many_lost_files_are_counted_and_the_first_named(make_chain: MakeChain) -> None:
+    chain = make_chain(more="max_lost_share: 1")
+    _spoil(chain, *(f"train/grow/grow_{index:03d}.mp4" for index in range(4)))
+    said = _evaluation(chain.materialize("raw_clips")).description
+    assert all(f"grow_{index:03d}.mp4" in said for index in range(3))
+    assert "grow_003" not in said
+    assert said.endswith("; and 1 more")
 
 
 def test_a_run_is_judged_by_its_own_classes(make_chain: MakeChain) -> None:

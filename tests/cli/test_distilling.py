@@ -24,13 +24,28 @@ def _lvdd(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_from_a_folder_to_a_file_and_again_with_less(rendered_videos: Path, tmp_path: Path) -> None:
     shutil.copytree(rendered_videos, tmp_path / "my videos")
-    first = _lvdd(tmp_path, "distill", "my videos", "--budget", "90kB", "--recipe", "codec", "--no-report")
+    (tmp_path / "my videos/train/grow/IMG_9.MOV").touch()
+    words = ("distill", "my videos", "--budget", "90kB", "--recipe", "codec", "--no-report")
+    lost = "14 of 15 video files gave clips; left out: train/grow/IMG_9.MOV: empty file (0 bytes)"
+    stopped = _lvdd(tmp_path, *words)
+    assert stopped.returncode == 1
+    found, check, run = stopped.stderr.splitlines()
+    assert found == "my_videos: 2 classes, 11 train and 4 test videos, as in its folders train and test"
+    assert check.startswith(
+        f"check videos_are_usable failed: {lost}. Lost more than the allowed share: my_videos/grow."
+    )
+    assert run.startswith("run ")
+    first = _lvdd(tmp_path, *words, "--max-lost-share", "0.2")
     assert first.returncode == 0, first.stderr
-    assert first.stderr == "my_videos: 2 classes, 10 train and 4 test videos, as in its folders train and test\n"
+    assert first.stderr.splitlines() == [found, f"warning: {lost}"]
     release = load_release(tmp_path / "my_videos.zarr.zip")
     assert release.class_names == ("grow", "move_left")
     assert release.stored_bytes <= 90_000
     assert "load_release('my_videos.zarr.zip')" in first.stdout
+    (kept,) = [line for line in first.stdout.splitlines() if line.startswith("kept ")]
+    assert kept.endswith(
+        "of 90.0 kB allowed: all clips are kept as finely as the recipe has them, a larger budget buys nothing"
+    )
     less = _lvdd(
         tmp_path,
         *("distill", "my videos", "--budget", "3000", "--recipe", "codec", "--no-report"),
