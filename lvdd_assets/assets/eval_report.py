@@ -64,7 +64,10 @@ class EvalReportConfig(StepConfig):
     )
     curve: list[str] = Field(
         default=[],
-        description="Sizes, e.g. 50kB, 200kB, 1MB, at which recipes tight, codec and paper are trained on as well.",
+        description=(
+            "Sizes, e.g. 50kB, 200kB, 1MB, at which recipes tight, codec and paper are trained on as well, and video "
+            "where it is a rival."
+        ),
     )
 
 

@@ -52,7 +52,12 @@ _seeds_option = click.option(
     show_default=True,
     help="What it is compared with in as many bytes; may be given again.",
 )
-@click.option("--at", "curve", multiple=True, help="A size, e.g. 200kB, for the curve of accuracy; may be given again.")
+@click.option(
+    "--at",
+    "curve",
+    multiple=True,
+    help="A size, e.g. 200kB, for the curve of accuracy, of every recipe and of the rival video; may be given again.",
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder; default FILE with .report.")
 @json_option
 def evaluate(

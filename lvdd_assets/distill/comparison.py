@@ -5,7 +5,7 @@ Everything is read through stores that the pipeline wrote; training belongs to `
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,8 @@ kept, each in every form."""
 _VIDEO_FORMS: tuple[Form, ...] = ("AV1", "H.264")
 
 CURVE_RECIPES: Mapping[str, str] = {"tight": TIGHT, "codec": CODEC, "paper": PAPER}
+PLAIN_VIDEO = "plain video"
+"""Its name on the curve, where one line may have points of both codecs."""
 
 Open = Callable[[str, str], Partition]
 """Opens what a step stored of a class ("" for the dataset)."""
@@ -166,7 +168,7 @@ def compare_release(
         test: clips uint8 [N, T, 3, H, W] and labels int64 [N].
         trainer: how and where.
         rivals: some of `RIVALS`.
-        curve: numbers of bytes at which `CURVE_RECIPES` are compared.
+        curve: numbers of bytes at which `CURVE_RECIPES` are compared, and plain video where it is a rival.
         seed: of the rivals' choice of clips.
 
     Raises:
@@ -197,7 +199,7 @@ def compare_release(
     for one, role in possible:
         group = one.name.split(", ")[1] if role == "subset" else ""
         rows.append(ReportRow(results[one.name], one.stored_bytes, role, one.note, group))
-    points, missing = _curve(originals, release, test, trainer, curve, updates, seed)
+    points, missing = _curve(originals, release, test, trainer, curve, updates, seed, with_video=VIDEO in rivals)
     return Compared(tuple(rows), (*not_run, *missing), points)
 
 
@@ -305,19 +307,27 @@ def _curve(
     budgets: Sequence[int],
     updates: int,
     seed: int,
+    *,
+    with_video: bool,
 ) -> tuple[tuple[CurvePoint, ...], tuple[NotRun, ...]]:
     """Each recipe at each budget; a set is in memory only while it is trained on. What is coded once serves all."""
     if not budgets:
         return (), ()
     sources = candidates.latent_sources(originals) if originals.decoding is not None else None
     ladders = candidates.video_ladders(originals)
+    names = [name for name in CURVE_RECIPES.values() if name != TIGHT or sources is not None]
+
+    def sets(allowed: int) -> Iterator[Candidate]:
+        yield from candidates.make_candidates(
+            originals, allowed, names=names, seed=seed, sources=sources, ladders=ladders
+        )
+        if with_video:
+            yield dataclasses.replace(_plain_video(originals, allowed, seed), name=PLAIN_VIDEO)
+
     points, missing = [], []
     measured: set[tuple[str, int]] = set()
     for allowed in sorted(budgets):
-        names = [name for name in CURVE_RECIPES.values() if name != TIGHT or sources is not None]
-        for candidate in candidates.make_candidates(
-            originals, allowed, names=names, seed=seed, sources=sources, ladders=ladders
-        ):
+        for candidate in sets(allowed):
             if isinstance(candidate, NotPossible):
                 missing.append(NotRun(f"{candidate.name} in {allowed} B", candidate.reason))
                 continue

@@ -79,15 +79,26 @@ def test_plain_video_is_the_better_of_two_codecs(release: Release) -> None:
 
 def test_the_curve_has_each_recipe_at_each_size_that_it_fits(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates, "video_ladders", lambda originals: quick_ladders(originals))
-    compared = _compare(release, curve=(120_000, 1_500, 2_300))
+    compared = _compare(release, curve=(120_000, 1_500, 2_300), rivals=("video",))
     points = [(point.recipe, point.stored_bytes) for point in compared.curve]
     assert [recipe for recipe, _ in points].count("recipe codec") >= 2
     assert all(len(point.accuracies) == 2 for point in compared.curve)
-    for recipe in ("recipe tight", "recipe codec", "recipe paper"):
+    for recipe in ("recipe tight", "recipe codec", "recipe paper", "plain video"):
         sizes = [size for name, size in points if name == recipe]
         assert sizes == sorted(sizes)
         assert len(sizes) + sum(one.name.startswith(f"{recipe} in ") for one in compared.not_run) == 3
     assert {one.name for one in compared.not_run} >= {"recipe tight in 1500 B", "recipe paper in 1500 B"}
+
+
+def test_the_curve_has_plain_video_only_where_it_is_a_rival(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "video_ladders", lambda originals: quick_ladders(originals))
+    monkeypatch.setattr(comparison, "CURVE_RECIPES", {})
+    assert _compare(release, curve=(4_000,)).curve == ()
+    compared = _compare(release, curve=(4_000, 30), rivals=("video",))
+    (point,) = compared.curve
+    assert point.recipe == "plain video"
+    assert 2_000 < point.stored_bytes <= 4_000
+    assert [one.name for one in compared.not_run] == ["plain video in 30 B"]
 
 
 def test_a_recipe_that_can_use_no_more_has_one_point_and_says_so(
