@@ -4,6 +4,7 @@ What it computes of these classes is stored like any other partition, so a run a
 belongs to `distill.planning`.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -109,6 +110,7 @@ def _measure(pipeline: Pipeline, spec: DatasetSpec, sampled: Sequence[str]) -> S
 def _all_counts(spec: DatasetSpec, known: Mapping[str, int]) -> dict[str, int]:
     """Clips that will be selected of every class: known of the sampled ones, of the others by their listed files."""
     most = spec.clips_per_class or paper.RELEASED_IPC1_CLIPS_PER_CLASS
+    most = sys.maxsize if most == "all" else most
     counts = {}
     for name, listing in list_dataset(spec).items():
         files = sum(not clip.is_test for clip in listing.clips)

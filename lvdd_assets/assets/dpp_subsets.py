@@ -1,5 +1,6 @@
 """`dpp_subsets`: which clips of a class are kept, by default drawn by a k-DPP over the latents."""
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +9,7 @@ import dagster as dg
 import numpy as np
 from pydantic import Field
 
-from lvdd_assets.distill import features, kernels, paper, selection
+from lvdd_assets.distill import dpp, features, kernels, paper, selection
 from lvdd_assets.distill.asset_plots import projection_png
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.report_pictures import contact_sheet
@@ -48,7 +49,7 @@ class DppSubsetsConfig(StepConfig):
     clips_per_class: int | None = Field(
         default=None,
         description=(
-            "Clips kept per class. Unset: the registry's clips_per_class; unset there too: "
+            "Clips kept per class. Unset: the registry's clips_per_class, which may be all; unset there too: "
             f"{paper.RELEASED_IPC1_CLIPS_PER_CLASS}, or the whole class where it has fewer."
         ),
     )
@@ -59,16 +60,31 @@ def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
     return {"clips_per_class": spec.clips_per_class}
 
 
-def _clips_to_keep(task: Task, num_clips: int) -> int:
+def _select(task: Task, latents: np.ndarray) -> tuple[selection.Selection, list[str]]:
+    """The chosen clips, and warnings. A number that was asked for is kept or refused; where none was, copies of a clip,
+    which add nothing to a k-DPP, are left out."""
+    num_clips = len(latents)
     asked = task.config["clips_per_class"] or task.dataset.clips_per_class
-    if asked is None:
-        return min(paper.RELEASED_IPC1_CLIPS_PER_CLASS, num_clips)
-    if asked > num_clips:
-        raise ValueError(
-            f"class {task.class_name!r} has {num_clips} usable train clips, clips_per_class asks for {asked}: "
-            "lower it in the registry or the run config, or add clips"
+    select = functools.partial(
+        selection.select, latents, rules=_rules(task.config), seed=_class_seed(task.config["seed"], task.class_name)
+    )
+    if isinstance(asked, int):
+        if asked > num_clips:
+            raise ValueError(
+                f"class {task.class_name!r} has {num_clips} usable train clips, clips_per_class asks for {asked}: "
+                "lower it in the registry or the run config, or add clips"
+            )
+        return select(asked), []
+    wanted = num_clips if asked == "all" else min(paper.RELEASED_IPC1_CLIPS_PER_CLASS, num_clips)
+    try:
+        return select(wanted), []
+    except dpp.RankError as error:
+        if error.rank == 0:
+            raise
+        left_out = (
+            f"{num_clips - error.rank} of {num_clips} clips add nothing to the others, as copies do, and are left out."
         )
-    return int(asked)
+        return select(error.rank), [left_out]
 
 
 def _class_seed(seed: int, class_name: str) -> int:
@@ -82,18 +98,18 @@ def _rules(config: Mapping[str, Any]) -> selection.Rules:
 
 
 def _compute(task: Task) -> None:
-    rules = _rules(task.config)
     latents = task.open("latents").read("latents")
     clips = task.open("raw_clips")
-    k = _clips_to_keep(task, len(latents))
-    chosen = selection.select(latents, k, rules, seed=_class_seed(task.config["seed"], task.class_name))
+    chosen, warnings = _select(task, latents)
     names = [row["file"] for row in clips.read_json("files")["train"]]
     with ZarrStore(task.data_root, task.step).write(task.key, **task.commit_arguments()) as out:
         out.put("items", chosen.items)
         shown = clips.read("train", np.sort(chosen.items[:_NUM_PREVIEWS]))
         out.put("preview", np.frombuffer(contact_sheet(shown), dtype=np.uint8))
         out.put("projection", np.frombuffer(projection_png(latents, chosen.items), dtype=np.uint8))
-        out.metrics = {"num_selected": k, "num_clips": len(latents)} | chosen.metrics()
+        out.metrics = {"num_selected": len(chosen.items), "num_clips": len(latents)} | chosen.metrics()
+        if warnings:
+            out.metrics["warning"] = " ".join([*warnings, *chosen.warnings()])
         out.metrics["selected"] = [names[item] for item in chosen.items]
 
 

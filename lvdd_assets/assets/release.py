@@ -266,7 +266,7 @@ def _compute(task: Task) -> None:
         "num_clips": release.num_clips,
         **filled.figures,
         **teacher,
-        "verdict": _verdict(len(data), allowed, filled),
+        "verdict": _verdict(task, len(data), allowed, filled),
         "ledger": [{str(key): value for key, value in row.items()} for row in ledger.table().to_dict("records")],
     }
     files = {name: data, **_plots(task.dataset.name, ledger, allowed)}
@@ -284,11 +284,18 @@ def _plots(name: str, ledger: Ledger, allowed: int) -> dict[str, bytes]:
     }
 
 
-def _verdict(num_bytes: int, allowed: int, filled: _Filled) -> str:
+def _verdict(task: Task, num_bytes: int, allowed: int, filled: _Filled) -> str:
     text = f"{format_bytes(num_bytes)} of {format_bytes(allowed)} allowed"
     if "picked" in filled.figures:
         text += f", kept as {filled.figures['picked']}"
     if filled.figures.get("finest_kept"):
+        marks = [task.open("dpp_subsets", name).commit.metrics for name in task.class_names]
+        selected, clips = (sum(mark[count] for mark in marks) for count in ("num_selected", "num_clips"))
+        if selected < clips:
+            return (
+                f"{text}: the {selected} selected clips are kept as finely as the recipe has them. For more of the "
+                f"{clips} train clips raise clips_per_class"
+            )
         return f"{text}: all clips are kept as finely as the recipe has them, a larger budget buys nothing"
     share = filled.figures.get("clip_share", 1.0)
     return text if share == 1 else f"{text}: room for {share:.0%} of the clips"

@@ -12,12 +12,26 @@ import click
 from lvdd_assets.cli.project import enter_project
 from lvdd_assets.cli.running import run_chain
 from lvdd_assets.cli.terminal import sentences, short
+from lvdd_assets.distill import paper
 from lvdd_assets.distill.catalog import DEFAULT_MAX_LOST_SHARE
 
 if TYPE_CHECKING:
     from lvdd_assets.distill.catalog import DatasetSpec
 
 _LEAST_CLIPS = 2
+
+
+class _ClipCount(click.ParamType):
+    """A whole number of at least 1, or `all`."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "all" or isinstance(value, int):
+            return value
+        if not value.isdecimal() or int(value) < 1:
+            self.fail(f"got {value!r}; expected a whole number of at least 1, or all", param, ctx)
+        return int(value)
 
 
 @click.command()
@@ -41,6 +55,14 @@ _LEAST_CLIPS = 2
     help="Share of the videos that is kept apart to test on, where DIR has no folders train and test.",
 )
 @click.option(
+    "--clips-per-class",
+    type=_ClipCount(),
+    help=(
+        f"Videos to choose from each class, or all; default {paper.RELEASED_IPC1_CLIPS_PER_CLASS}, or all of a class "
+        "that has fewer."
+    ),
+)
+@click.option(
     "--max-lost-share",
     type=click.FloatRange(0, 1),
     default=DEFAULT_MAX_LOST_SHARE,
@@ -58,6 +80,7 @@ def distill(
     recipe: str,
     clip: str,
     test_fraction: float,
+    clips_per_class: int | str | None,
     max_lost_share: float,
     report: bool,
 ) -> None:
@@ -85,6 +108,7 @@ def distill(
             "budget": {"bytes": budget},
             "recipe": recipe,
             "max_lost_share": max_lost_share,
+            **({} if clips_per_class is None else {"clips_per_class": clips_per_class}),
         }
         registry = enter_project(make=True)
         said = _found(_spec(name, entry), test_fraction)

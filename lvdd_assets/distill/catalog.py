@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 RECIPES = ("tight", "paper", "codec", "auto")
 DEFAULT_VAE = "embedded-2d"
@@ -131,6 +132,7 @@ class DatasetSpec:
 
     Attributes:
         annotations: folder of the publisher's lists; None looks for it inside and beside the root.
+        clips_per_class: train clips that are selected of each class; None leaves it to `dpp_subsets`.
         max_lost_share: share of a class's files that may be unusable before the check on `raw_clips` fails, in [0, 1].
         license: of the videos, as the registry names it; it goes into the release. None where it names none.
     """
@@ -147,7 +149,7 @@ class DatasetSpec:
     recipe: str = DEFAULT_RECIPE
     group_pattern: str | None = None
     classes: tuple[str, ...] | None = None
-    clips_per_class: int | None = None
+    clips_per_class: int | Literal["all"] | None = None
     annotations: Path | None = None
     max_lost_share: float = DEFAULT_MAX_LOST_SHARE
     license: str | None = None

@@ -78,19 +78,26 @@ def sample_factor(factor_NR: np.ndarray, k: int, *, seed: int) -> np.ndarray:
 def _draw(spectrum: Spectrum, k: int, seed: int) -> Draw:
     num_items, rank = spectrum.num_items, spectrum.rank
     if not 1 <= k <= rank:
-        raise rank_error("k-DPP", k, num_items, rank)
+        raise RankError("k-DPP", k, num_items, rank)
     generator = np.random.default_rng(seed)
     chosen = _choose_eigenvectors(spectrum.eigenvalues, k, generator)
     items = np.arange(k) if k == num_items else _sample_projection(spectrum.vectors(chosen), generator)
     return Draw(np.sort(items), rank)
 
 
-def rank_error(what: str, k: int, num_items: int, rank: int) -> ValueError:
-    """The error for a k that the kernel's rank forbids."""
-    return ValueError(
-        f"{what}: asked for {k} of {num_items} clips, possible are 1 to {rank} (the kernel's rank). "
-        "Ask for fewer, remove copies, or use another kernel."
-    )
+class RankError(ValueError):
+    """A k that the kernel's rank forbids: clips beyond it add nothing to the others.
+
+    Attributes:
+        rank: the largest k that is possible.
+    """
+
+    def __init__(self, what: str, k: int, num_items: int, rank: int) -> None:
+        super().__init__(
+            f"{what}: asked for {k} of {num_items} clips, possible are 1 to {rank} (the kernel's rank). "
+            "Ask for fewer, remove copies, or use another kernel."
+        )
+        self.rank = rank
 
 
 def log_elementary_symmetric(log_values: np.ndarray, k: int) -> np.ndarray:
@@ -173,7 +180,7 @@ def greedy_map(kernel: FeatureKernel | Kernel, k: int) -> np.ndarray:
     scale = float(kernel.diagonal().max())
     pivots = _partial_cholesky(kernel, min(max(k, 0), kernel.num_items), lambda left: first_largest(left, scale))[1]
     if not 1 <= k <= len(pivots):
-        raise rank_error("greedy MAP", k, kernel.num_items, len(pivots) if k > 0 else kernel.num_items)
+        raise RankError("greedy MAP", k, kernel.num_items, len(pivots) if k > 0 else kernel.num_items)
     return pivots
 
 

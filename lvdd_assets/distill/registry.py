@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -144,9 +144,11 @@ def _read_classes(raw: object) -> tuple[str, ...] | None:
     return tuple(sorted({checked_class(str(item)) for item in raw}))
 
 
-def _read_clips_per_class(raw: object) -> int | None:
-    if raw is not None and (isinstance(raw, bool) or not isinstance(raw, int) or raw < 1):
-        raise CatalogError(f"clips_per_class must be a whole number of at least 1, got {raw!r}")
+def _read_clips_per_class(raw: object) -> int | Literal["all"] | None:
+    if raw is None or raw == "all":
+        return raw
+    if isinstance(raw, bool) or not isinstance(raw, int) or raw < 1:
+        raise CatalogError(f"clips_per_class must be a whole number of at least 1, or all; got {raw!r}")
     return raw
 
 

@@ -1,6 +1,7 @@
 """The stored subset is a k-DPP draw over the stored latents."""
 
 import hashlib
+import shutil
 
 import numpy as np
 import pytest
@@ -32,6 +33,41 @@ def test_a_small_class_is_kept_whole_by_default(finished: MakeChain) -> None:
     chain = finished(clips="null")
     chain.materialize("dpp_subsets")
     assert sorted(_items(chain)) == [0, 1, 2, 3, 4]
+
+
+def test_all_of_a_class(finished: MakeChain) -> None:
+    chain = finished(clips="all")
+    chain.materialize("dpp_subsets")
+    assert sorted(_items(chain)) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("clips", ["all", "null"])
+def test_copies_are_left_out_and_counted_where_no_number_was_asked_for(clips: str, make_chain: MakeChain) -> None:
+    chain = make_chain(clips=clips)
+    folder = chain.videos / "train/grow"
+    for copy in ("copy_a", "copy_b"):
+        shutil.copyfile(folder / "grow_001.mp4", folder / f"{copy}.mp4")
+    for asset in ("raw_clips", "latents"):
+        chain.materialize(asset)
+    result = chain.materialize("dpp_subsets")
+    shown = metadata(result, "dpp_subsets", "tiny/grow")
+    assert (shown["num_selected"], shown["num_clips"]) == (5, 7)
+    assert shown["warning"].startswith("2 of 7 clips add nothing to the others, as copies do, and are left out.")
+    assert "warning" not in metadata(result, "dpp_subsets", "tiny/move_left")
+    names = [name.removeprefix("train/grow/") for name in shown["selected"]]
+    assert len({"grow_001.mp4", "copy_a.mp4", "copy_b.mp4"} & set(names)) == 1
+
+
+def test_a_number_that_copies_cannot_fill_is_an_error(make_chain: MakeChain) -> None:
+    chain = make_chain(clips="6")
+    folder = chain.videos / "train"
+    for motion in ("grow", "move_left"):
+        shutil.copyfile(folder / motion / f"{motion}_001.mp4", folder / motion / "copy.mp4")
+    for asset in ("raw_clips", "latents"):
+        chain.materialize(asset)
+    assert "asked for 6 of 6 clips, possible are 1 to 5 (the kernel's rank)" in failure(
+        chain.materialize("dpp_subsets")
+    )
 
 
 def test_metadata_names_the_clips_and_shows_the_kernel(finished: MakeChain) -> None:

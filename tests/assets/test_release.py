@@ -67,7 +67,10 @@ def test_a_budget_too_small_for_one_clip_per_class(finished: MakeChain) -> None:
 def test_a_budget_above_the_whole_dataset_keeps_the_finest(finished: MakeChain) -> None:
     chain = finished(budget="{bytes: 50MB}")
     result = chain.materialize("release")
-    assert metadata(result, "release", "tiny")["finest_kept"] is True
+    shown = metadata(result, "release", "tiny")
+    assert shown["finest_kept"] is True
+    said = "the 6 selected clips are kept as finely as the recipe has them. For more of the 10 train clips raise "
+    assert str(shown["verdict"]).endswith(f"{said}clips_per_class")
     assert _load(chain).coded[0].step == FINEST_STEP
 
 

@@ -25,7 +25,8 @@ def _lvdd(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_from_a_folder_to_a_file_and_again_with_less(rendered_videos: Path, tmp_path: Path) -> None:
     shutil.copytree(rendered_videos, tmp_path / "my videos")
     (tmp_path / "my videos/train/grow/IMG_9.MOV").touch()
-    words = ("distill", "my videos", "--budget", "90kB", "--recipe", "codec", "--no-report")
+    always = ("distill", "my videos", "--recipe", "codec", "--no-report", "--clips-per-class", "all")
+    words = (*always, "--budget", "90kB")
     lost = "14 of 15 video files gave clips; left out: train/grow/IMG_9.MOV: empty file (0 bytes)"
     stopped = _lvdd(tmp_path, *words)
     assert stopped.returncode == 1
@@ -48,8 +49,7 @@ def test_from_a_folder_to_a_file_and_again_with_less(rendered_videos: Path, tmp_
     )
     less = _lvdd(
         tmp_path,
-        *("distill", "my videos", "--budget", "3000", "--recipe", "codec", "--no-report"),
-        *("--out", "out/small.zarr.zip"),
+        *(*always, "--budget", "3000", "--out", "out/small.zarr.zip"),
     )
     assert less.returncode == 0, less.stderr
     assert "hosvd_cores    0 computed, 2 fresh" in less.stdout
@@ -82,6 +82,9 @@ def test_what_cannot_be_distilled_is_a_sentence_and_leaves_nothing_registered(
         assert result.returncode in (1, 2), result.stdout
         assert said in result.stderr
         assert "Traceback" not in result.stderr
+    result = _lvdd(tmp_path, "distill", "few", "--budget", "1MB", "--clips-per-class", "most")
+    assert result.returncode == 2
+    assert "got 'most'; expected a whole number of at least 1, or all" in result.stderr
     result = _lvdd(tmp_path, "distill", "few", "--budget", "much")
     assert result.stderr.startswith("Error: dataset 'few': 'much' is not a size; expected e.g. 200kB")
     assert not (tmp_path / "lvdd/datasets.yaml").exists()

@@ -55,6 +55,7 @@ def test_the_shipped_registry_is_valid() -> None:
         ({"more": "colour: red"}, "unknown key colour; known keys: annotations, budget"),
         ({"more": "recipe: best"}, "unknown recipe 'best'; known: tight, paper, codec, auto"),
         ({"more": "clips_per_class: 0"}, "clips_per_class must be"),
+        ({"more": "clips_per_class: most"}, "clips_per_class must be a whole number of at least 1, or all; got 'most'"),
         ({"more": "group_pattern: 'set.*'"}, r"has no \(group\)"),
         ({"more": "group_pattern: '(set'"}, "not a regular expression"),
         ({"more": "classes: ['a...b']"}, r"class name 'a\.\.\.b' cannot be"),
