@@ -16,7 +16,6 @@ from lvdd_assets.distill.devices import find_device
 from lvdd_assets.distill.file_stores import FileStore
 from lvdd_assets.distill.protocols import AUGMENTATIONS
 from lvdd_assets.distill.release import SUFFIX, load_release, read_ledger
-from lvdd_assets.distill.report_plots import curve_png
 from lvdd_assets.distill.vae_folders import own_classes
 from lvdd_assets.evaluating import Site, evaluate_release
 from lvdd_assets.incremental import Pipeline
@@ -110,8 +109,6 @@ def _store(task: Task, data: report.ReportData) -> None:
         written = report.write_report(Path(folder), data)
         files = {f"{name}/{path.name}": path.read_bytes() for path in written}
     files[f"{name}/preview.png"] = data.sheets[0].png
-    if data.curve:
-        files[f"{name}/curve.png"] = curve_png(data)
     store = FileStore(task.data_root, task.step)
     metrics = {
         "report": str(store.path(f"{name}/report.html")),

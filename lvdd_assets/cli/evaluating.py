@@ -75,8 +75,8 @@ def evaluate(
 ) -> None:
     """Say what a release FILE is worth: train on it, on all data and on its rivals, and test on real clips.
 
-    Writes report.html, scores.csv, classes.csv and evaluation.json. What was trained before is not trained again: an
-    evaluation that was cut goes on.
+    Writes report.html, scores.csv, classes.csv, evaluation.json and, with --at, the curve as CSV and PNG. What was
+    trained before is not trained again: an evaluation that was cut goes on.
 
     \b
       lvdd evaluate demo.zarr.zip

@@ -72,26 +72,29 @@ _METRICS: Mapping[Metric, str] = {"top1": "top-1", "top5": "top-5"}
 
 def write_report(folder: Path, report: ReportData) -> tuple[Path, ...]:
     """Write `report.html`, one page that needs nothing beside it, and its figures: `scores.csv`, one line per row and
-    seed, `classes.csv`, one line per class, and, where there is a curve, `curve.csv`, one line per point and seed.
+    seed, `classes.csv`, one line per class, and, where there is a curve, `curve.csv`, one line per point and seed, and
+    its picture `curve.png`.
 
     Each file is first written beside its place and then moved there, so that a reader never sees half of one.
 
     Returns:
-        Paths of the page and of the tables, in this order.
+        Paths of the page, the tables and the picture, in this order.
     """
     tables = {"scores.csv": scores_table(report), "classes.csv": classes_table(report)}
     if report.curve:
         tables["curve.csv"] = curve_table(report)
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {folder / "report.html": _page(report)} | {
-        folder / name: table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    files = {folder / "report.html": _page(report).encode()} | {
+        folder / name: table.to_csv(index=False, float_format="%.6f", lineterminator="\n").encode()
         for name, table in tables.items()
     }
-    for path, text in texts.items():
+    if report.curve:
+        files[folder / "curve.png"] = curve_png(report)
+    for path, data in files.items():
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(text, encoding="utf-8", newline="")
+        partial.write_bytes(data)
         partial.replace(path)
-    return tuple(texts)
+    return tuple(files)
 
 
 def scores_table(report: ReportData) -> pd.DataFrame:

@@ -207,7 +207,8 @@ def test_the_headline_is_by_the_reports_metric(tmp_path: Path) -> None:
 
 def test_classes_and_curve_have_tables_of_their_own(tmp_path: Path) -> None:
     paths = report.write_report(tmp_path, make_rich())
-    assert [path.name for path in paths] == ["report.html", "scores.csv", "classes.csv", "curve.csv"]
+    assert [path.name for path in paths] == ["report.html", "scores.csv", "classes.csv", "curve.csv", "curve.png"]
+    assert (tmp_path / "curve.png").read_bytes() == report.curve_png(make_rich())
     classes, curve = pd.read_csv(paths[2]), pd.read_csv(paths[3])
     assert classes["class"].tolist() == list(USUAL.class_names)
     assert classes["bytes"].tolist() == [30_000, 20_000]
