@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lvdd_assets.definitions import build_pipeline
-from lvdd_assets.distill import class_coding, paper, planning, tucker, video_ladders
+from lvdd_assets.distill import class_coding, paper, planning, selection, tucker, video_ladders
 from lvdd_assets.distill.budget import allowed_bytes
 from lvdd_assets.distill.catalog import Budget, DatasetSpec
 from lvdd_assets.distill.class_coding import TRIAL_STEPS, ClassCoder
@@ -109,7 +109,7 @@ def _measure(pipeline: Pipeline, spec: DatasetSpec, sampled: Sequence[str]) -> S
 
 def _all_counts(spec: DatasetSpec, known: Mapping[str, int]) -> dict[str, int]:
     """Clips that will be selected of every class: known of the sampled ones, of the others by their listed files."""
-    most = spec.clips_per_class or paper.RELEASED_IPC1_CLIPS_PER_CLASS
+    most = spec.clips_per_class or selection.default_clips(spec.recipe)
     most = sys.maxsize if most == "all" else most
     counts = {}
     for name, listing in list_dataset(spec).items():

@@ -50,14 +50,15 @@ class DppSubsetsConfig(StepConfig):
         default=None,
         description=(
             "Clips kept per class. Unset: the registry's clips_per_class, which may be all; unset there too: "
-            f"{paper.RELEASED_IPC1_CLIPS_PER_CLASS}, or the whole class where it has fewer."
+            f"{selection.DEFAULT_CLIPS} (recipe paper: {paper.RELEASED_IPC1_CLIPS_PER_CLASS}), or the whole class "
+            "where it has fewer."
         ),
     )
     seed: int = Field(default=0, ge=0, description="Seed of the draw; each class derives its own from it.")
 
 
 def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
-    return {"clips_per_class": spec.clips_per_class}
+    return {"clips_per_class": spec.clips_per_class or f"at most {selection.default_clips(spec.recipe)}"}
 
 
 def _select(task: Task, latents: np.ndarray) -> tuple[selection.Selection, list[str]]:
@@ -75,7 +76,7 @@ def _select(task: Task, latents: np.ndarray) -> tuple[selection.Selection, list[
                 "lower it in the registry or the run config, or add clips"
             )
         return select(asked), []
-    wanted = num_clips if asked == "all" else min(paper.RELEASED_IPC1_CLIPS_PER_CLASS, num_clips)
+    wanted = num_clips if asked == "all" else min(selection.default_clips(task.dataset.recipe), num_clips)
     try:
         return select(wanted), []
     except dpp.RankError as error:

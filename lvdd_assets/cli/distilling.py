@@ -12,7 +12,6 @@ import click
 from lvdd_assets.cli.project import enter_project
 from lvdd_assets.cli.running import run_chain
 from lvdd_assets.cli.terminal import sentences, short
-from lvdd_assets.distill import paper
 from lvdd_assets.distill.catalog import DEFAULT_MAX_LOST_SHARE
 
 if TYPE_CHECKING:
@@ -57,10 +56,7 @@ class _ClipCount(click.ParamType):
 @click.option(
     "--clips-per-class",
     type=_ClipCount(),
-    help=(
-        f"Videos to choose from each class, or all; default {paper.RELEASED_IPC1_CLIPS_PER_CLASS}, or all of a class "
-        "that has fewer."
-    ),
+    help="Videos to choose from each class, or all; default 100 (recipe paper: 24), or all of a class that has fewer.",
 )
 @click.option(
     "--max-lost-share",

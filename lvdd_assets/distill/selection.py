@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lvdd_assets.distill import coresets, dpp
+from lvdd_assets.distill import coresets, dpp, paper
 from lvdd_assets.distill.features import FEATURES, Features, prepare
 from lvdd_assets.distill.kernels import DENSE_LIMIT, KERNELS, FeatureKernel, Kernel, build_kernel
 
@@ -17,7 +17,17 @@ METHODS = ("k-dpp", "map", *coresets.METHODS)
 
 NUM_UNIFORM_DRAWS = 20
 
+DEFAULT_CLIPS = 100
+"""Clips kept of a class where no number is asked for: about as many as a class of the field's datasets has. More cost
+time and no bytes, since the release holds as many of them as the budget has room for."""
+
 _DPP_ROUTES = ("exact", "dual", "nystrom")
+
+
+def default_clips(recipe: str) -> int:
+    """Clips kept of a class where no number is asked for; recipe paper, which stores all that were selected, has the
+    released code's number."""
+    return paper.RELEASED_IPC1_CLIPS_PER_CLASS if recipe == "paper" else DEFAULT_CLIPS
 
 
 @dataclass(frozen=True)

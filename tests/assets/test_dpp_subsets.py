@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from lvdd_assets.distill import coresets, dpp
+from lvdd_assets.distill import coresets, dpp, paper, selection
 from lvdd_assets.distill.features import prepare
 from lvdd_assets.distill.kernels import build_kernel
 from lvdd_assets.distill.selection import METHODS
@@ -33,6 +33,15 @@ def test_a_small_class_is_kept_whole_by_default(finished: MakeChain) -> None:
     chain = finished(clips="null")
     chain.materialize("dpp_subsets")
     assert sorted(_items(chain)) == [0, 1, 2, 3, 4]
+
+
+def test_the_default_depends_on_the_recipe_alone(finished: MakeChain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "DEFAULT_CLIPS", 4)
+    monkeypatch.setattr(paper, "RELEASED_IPC1_CLIPS_PER_CLASS", 2)
+    for recipe, kept, computed in (("tight", 4, 2), ("codec", 4, 0), ("paper", 2, 2)):
+        chain = finished(clips="null", recipe=recipe)
+        assert len(chain.computed(chain.materialize("dpp_subsets"))) == computed
+        assert len(_items(chain)) == kept
 
 
 def test_all_of_a_class(finished: MakeChain) -> None:

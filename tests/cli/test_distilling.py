@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lvdd_assets import load_release
+from lvdd_assets.distill.selection import DEFAULT_CLIPS, default_clips
 
 BIN = Path(sys.executable).parent
 NOT_OURS = ("LVDD_DATASETS", "LVDD_DATA_ROOT", "DAGSTER_HOME")
@@ -59,6 +60,11 @@ def test_from_a_folder_to_a_file_and_again_with_less(rendered_videos: Path, tmp_
     stale = _lvdd(tmp_path, "stale")  # the folder that was made is found by other commands
     assert "my_videos: 1 of 11 partitions are stale" in stale.stdout, stale.stderr
     assert "eval_report  my_videos  never made" in stale.stdout
+
+
+def test_the_help_names_the_numbers_of_clips(tmp_path: Path) -> None:
+    said = " ".join(_lvdd(tmp_path, "distill", "--help").stdout.split())
+    assert f"default {DEFAULT_CLIPS} (recipe paper: {default_clips('paper')})" in said
 
 
 def test_what_cannot_be_distilled_is_a_sentence_and_leaves_nothing_registered(

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lvdd_assets.distill import dpp, selection
+from lvdd_assets.distill import dpp, paper, selection
 from lvdd_assets.distill.features import FEATURES, Features, prepare
 from lvdd_assets.distill.kernels import KERNELS, build_kernel
 from lvdd_assets.distill.selection import METHODS, Rules, measure, select
@@ -165,3 +165,8 @@ def test_a_large_class_says_that_its_draw_is_approximate(monkeypatch: pytest.Mon
 def test_unknown_names(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Rules(**options)
+
+
+def test_recipe_paper_keeps_the_released_codes_number_of_clips() -> None:
+    assert selection.default_clips("paper") == paper.RELEASED_IPC1_CLIPS_PER_CLASS == 24
+    assert {selection.default_clips(recipe) for recipe in ("tight", "codec", "auto")} == {selection.DEFAULT_CLIPS}
