@@ -7,6 +7,7 @@ wrong as text; it never raises, so that one bad class costs no other.
 import atexit
 import functools
 import hashlib
+import logging
 import signal
 import time
 import traceback
@@ -132,7 +133,7 @@ def _dask_client(num_workers: int) -> Any:
             threads_per_worker=1,
             processes=True,
             dashboard_address="127.0.0.1:0",
-            silence_logs=40,
+            silence_logs=logging.CRITICAL,  # what fails comes back; Dask's own words are of heartbeats after Ctrl-C
         )
         client = Client(cluster)
 
