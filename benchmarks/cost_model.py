@@ -1,6 +1,6 @@
 """What a large dataset costs, from rates that are measured here and now: core-hours, GPU-hours, bytes, objects.
 
-    OMP_NUM_THREADS=1 python benchmarks/cost_model.py [--videos FOLDER] [--frames 16] [--size 112] [--kept 24]
+    OMP_NUM_THREADS=1 python benchmarks/cost_model.py [--videos FOLDER] [--frames 16] [--size 112] [--kept 100]
         [--workers 64] [--encode-per-core RATE | --encode-per-gpu RATE]
 
 The chain runs over a small dataset whose two classes have 12 and 48 clips of ten seconds in one process with one
@@ -326,7 +326,7 @@ def main() -> None:
     parser.add_argument("--videos", type=Path, help=f"folder of {NUM_FILMS} mp4 files like yours; generated without")
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--size", type=int, default=112)
-    parser.add_argument("--kept", type=int, default=24, help="clips of each class")
+    parser.add_argument("--kept", type=int, default=100, help="clips of each class")
     parser.add_argument("--workers", type=int, default=64, help="cores for the stages that spread")
     parser.add_argument("--encode-per-core", type=float, help="clips a second, instead of what is measured")
     parser.add_argument("--encode-per-gpu", type=float, help="clips a second on a GPU of yours")
