@@ -18,8 +18,6 @@ from tests.cli.entering import enter
 from tests.conftest import CLASS_ASSETS, QUICK, Chain, MakeChain
 from tests.s3_server import s3_server
 
-pytest.importorskip("s3fs", reason="needs the extra s3")
-pytest.importorskip("moto", reason="needs moto")
 pytestmark = pytest.mark.slow
 
 DATASET_ASSETS = ("quantized_vae", "release", "eval_report")

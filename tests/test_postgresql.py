@@ -18,7 +18,6 @@ from lvdd_assets import definitions
 from lvdd_assets.partitions import BY_CLASS
 from tests.conftest import MakeChain, failure
 
-pytest.importorskip("dagster_postgres", reason="needs the extra postgres")
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[1]

@@ -44,7 +44,6 @@ def test_another_data_root_is_said(needs: Needs, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_bucket_without_credentials_is_said(needs: Needs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pytest.importorskip("s3fs", reason="needs the extra s3")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorstore
 import zarr
 
 from lvdd_assets.distill.devices import precision_for
@@ -30,7 +31,6 @@ def test_latents_are_the_autoencoders(finished: MakeChain) -> None:
 
 
 def test_they_are_read_by_tensorstore_and_by_plain_zarr(finished: MakeChain) -> None:
-    tensorstore = pytest.importorskip("tensorstore")
     chain = finished()
     partition = ZarrStore(chain.workspace.data_root, "latents").open("tiny/grow")
     path = chain.workspace.data_root / "latents.zarr" / "tiny" / "grow" / partition.commit.version / "latents"

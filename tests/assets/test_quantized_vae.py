@@ -70,7 +70,6 @@ def test_the_fewest_bits_that_cost_next_to_nothing(finished: MakeChain) -> None:
 
 
 def test_recipe_paper_counts_the_encoder_and_measures_static_arithmetic(finished: MakeChain) -> None:
-    pytest.importorskip("torchao")
     chain = finished(recipe="paper", budget="{ipc: 1}")
     chain.materialize("hosvd_cores")
     result = chain.materialize("quantized_vae", "release")
@@ -99,7 +98,6 @@ def test_a_3d_autoencoder_through_the_whole_chain(finished: MakeChain, saved: di
 
 
 def test_two_stages_of_a_3d_autoencoder(finished: MakeChain, saved: dict[str, Path]) -> None:
-    pytest.importorskip("torchao")
     chain = finished(recipe="paper", vae=str(saved["AutoencoderTinyVideo"]), budget="{ipc: 1}")
     assert chain.materialize("latents", "dpp_subsets", "hosvd_cores").success
     result = chain.materialize("quantized_vae", "release")

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,7 +63,6 @@ def test_pooled_features_are_window_averages() -> None:
 
 
 def test_pooling_agrees_with_torch_where_windows_overlap() -> None:
-    torch = pytest.importorskip("torch")
     latents = _latents(shape=(5, 2, 7, 7))
     made = prepare(latents, kind="pooled", dimension=2 * 3 * 3 * 3)
     grid = pooling_grid(5, 7, 7, 27)

@@ -14,8 +14,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-pytest.importorskip("torchao", reason="integer arithmetic is an optional extra: pip install 'lvdd-assets[int8]'")
-
 import lvdd_assets
 from lvdd_assets.distill import int8_arithmetic
 from lvdd_assets.distill.int8_arithmetic import StaticInt8, TwoStage, compiled, static_int8, two_stage_int8

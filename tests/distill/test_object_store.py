@@ -17,9 +17,6 @@ from lvdd_assets.distill.places import Place, folders_in, parse_place, replace_b
 from lvdd_assets.distill.stores import ZarrStore
 from tests.s3_server import s3_server
 
-pytest.importorskip("s3fs", reason="needs the extra s3")
-pytest.importorskip("moto", reason="needs moto")
-
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -121,8 +121,6 @@ def test_an_object_store(tmp_path: Path) -> None:
 
 
 def test_a_server_that_speaks_s3(tmp_path: Path) -> None:
-    pytest.importorskip("s3fs", reason="needs the extra s3")
-    pytest.importorskip("moto", reason="needs moto")
     with s3_server(tmp_path) as bucket:
         url = f"{bucket}/releases/demo.zarr.zip"
         replace_bytes(parse_place(url), DATA)

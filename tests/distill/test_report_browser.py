@@ -1,6 +1,6 @@
 """The page as a browser shows it: nothing missing, nothing fetched, nothing cut off, readable in both schemes.
 
-Playwright drives the Chromium that the system has, or its own; without either these tests are skipped.
+Playwright drives the Chromium that the system has, or its own; where there is neither, these tests are skipped.
 """
 
 import base64
@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from playwright import sync_api
 
 from lvdd_assets.distill import report
 from lvdd_assets.distill.report import ReportData
 from tests.distill.report_examples import USUAL, make_many_classes, make_rich
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
 PAGES: dict[str, Callable[[], ReportData]] = {
     "rich": make_rich,
