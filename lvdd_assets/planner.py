@@ -4,7 +4,6 @@ What it computes of these classes is stored like any other partition, so a run a
 belongs to `distill.planning`.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -109,12 +108,11 @@ def _measure(pipeline: Pipeline, spec: DatasetSpec, sampled: Sequence[str]) -> S
 
 def _all_counts(spec: DatasetSpec, known: Mapping[str, int]) -> dict[str, int]:
     """Clips that will be selected of every class: known of the sampled ones, of the others by their listed files."""
-    most = spec.clips_per_class or selection.default_clips(spec.recipe)
-    most = sys.maxsize if most == "all" else most
     counts = {}
     for name, listing in list_dataset(spec).items():
-        files = sum(not clip.is_test for clip in listing.clips)
-        counts[name] = known.get(name, min(most, files * spec.sampling.clips_per_video))
+        clips = sum(not clip.is_test for clip in listing.clips) * spec.sampling.clips_per_video
+        wanted = selection.clips_wanted(spec.clips_per_class, recipe=spec.recipe, num_clips=clips)
+        counts[name] = known.get(name, min(wanted, clips))
     return counts
 
 

@@ -61,31 +61,23 @@ def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
     return {"clips_per_class": spec.clips_per_class or f"at most {selection.default_clips(spec.recipe)}"}
 
 
-def _select(task: Task, latents: np.ndarray) -> tuple[selection.Selection, list[str]]:
-    """The chosen clips, and warnings. A number that was asked for is kept or refused; where none was, copies of a clip,
-    which add nothing to a k-DPP, are left out."""
-    num_clips = len(latents)
-    asked = task.config["clips_per_class"] or task.dataset.clips_per_class
+def _select(task: Task, latents: np.ndarray, wanted: int, *, exactly: bool) -> selection.Selection:
+    """As many clips as wanted, or an error; but copies of a clip, which add nothing to a k-DPP, are left out where not
+    exactly so many were asked for."""
+    if wanted > len(latents):
+        raise ValueError(
+            f"class {task.class_name!r} has {len(latents)} usable train clips, clips_per_class asks for {wanted}: "
+            "lower it in the registry or the run config, or add clips"
+        )
     select = functools.partial(
         selection.select, latents, rules=_rules(task.config), seed=_class_seed(task.config["seed"], task.class_name)
     )
-    if isinstance(asked, int):
-        if asked > num_clips:
-            raise ValueError(
-                f"class {task.class_name!r} has {num_clips} usable train clips, clips_per_class asks for {asked}: "
-                "lower it in the registry or the run config, or add clips"
-            )
-        return select(asked), []
-    wanted = num_clips if asked == "all" else min(selection.default_clips(task.dataset.recipe), num_clips)
     try:
-        return select(wanted), []
+        return select(wanted)
     except dpp.RankError as error:
-        if error.rank == 0:
+        if exactly or error.rank == 0:
             raise
-        left_out = (
-            f"{num_clips - error.rank} of {num_clips} clips add nothing to the others, as copies do, and are left out."
-        )
-        return select(error.rank), [left_out]
+        return select(error.rank)
 
 
 def _class_seed(seed: int, class_name: str) -> int:
@@ -101,16 +93,23 @@ def _rules(config: Mapping[str, Any]) -> selection.Rules:
 def _compute(task: Task) -> None:
     latents = task.open("latents").read("latents")
     clips = task.open("raw_clips")
-    chosen, warnings = _select(task, latents)
+    asked = task.config["clips_per_class"] or task.dataset.clips_per_class
+    wanted = selection.clips_wanted(asked, recipe=task.dataset.recipe, num_clips=len(latents))
+    chosen = _select(task, latents, wanted, exactly=isinstance(asked, int))
     names = [row["file"] for row in clips.read_json("files")["train"]]
     with ZarrStore(task.data_root, task.step).write(task.key, **task.commit_arguments()) as out:
         out.put("items", chosen.items)
         shown = clips.read("train", np.sort(chosen.items[:_NUM_PREVIEWS]))
         out.put("preview", np.frombuffer(contact_sheet(shown), dtype=np.uint8))
         out.put("projection", np.frombuffer(projection_png(latents, chosen.items), dtype=np.uint8))
-        out.metrics = {"num_selected": len(chosen.items), "num_clips": len(latents)} | chosen.metrics()
-        if warnings:
-            out.metrics["warning"] = " ".join([*warnings, *chosen.warnings()])
+        counts = {"num_selected": len(chosen.items), "num_wanted": wanted, "num_clips": len(latents)}
+        out.metrics = counts | chosen.metrics()
+        if len(chosen.items) < wanted:
+            left_out = (
+                f"{len(latents) - len(chosen.items)} of {len(latents)} clips add nothing to the others, as copies do, "
+                "and are left out."
+            )
+            out.metrics["warning"] = " ".join([left_out, *chosen.warnings()])
         out.metrics["selected"] = [names[item] for item in chosen.items]
 
 

@@ -290,8 +290,8 @@ def _verdict(task: Task, num_bytes: int, allowed: int, filled: _Filled) -> str:
         text += f", kept as {filled.figures['picked']}"
     if filled.figures.get("finest_kept"):
         marks = [task.open("dpp_subsets", name).commit.metrics for name in task.class_names]
-        selected, clips = (sum(mark[count] for mark in marks) for count in ("num_selected", "num_clips"))
-        if selected < clips:
+        if any(mark["num_wanted"] < mark["num_clips"] for mark in marks):
+            selected, clips = (sum(mark[count] for mark in marks) for count in ("num_selected", "num_clips"))
             return (
                 f"{text}: the {selected} selected clips are kept as finely as the recipe has them. For more of the "
                 f"{clips} train clips raise clips_per_class"

@@ -20,19 +20,6 @@ if TYPE_CHECKING:
 _LEAST_CLIPS = 2
 
 
-class _ClipCount(click.ParamType):
-    """A whole number of at least 1, or `all`."""
-
-    name = "N|all"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        if value == "all" or isinstance(value, int):
-            return value
-        if not value.isdecimal() or int(value) < 1:
-            self.fail(f"got {value!r}; expected a whole number of at least 1, or all", param, ctx)
-        return int(value)
-
-
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
 @click.option("--budget", required=True, help="Size of the file, e.g. 500kB, 2MB, 1.5MiB.")
@@ -55,7 +42,7 @@ class _ClipCount(click.ParamType):
 )
 @click.option(
     "--clips-per-class",
-    type=_ClipCount(),
+    metavar="N|all",
     help="Videos to choose from each class, or all; default 100 (recipe paper: 24), or all of a class that has fewer.",
 )
 @click.option(
@@ -76,7 +63,7 @@ def distill(
     recipe: str,
     clip: str,
     test_fraction: float,
-    clips_per_class: int | str | None,
+    clips_per_class: str | None,
     max_lost_share: float,
     report: bool,
 ) -> None:
@@ -104,8 +91,9 @@ def distill(
             "budget": {"bytes": budget},
             "recipe": recipe,
             "max_lost_share": max_lost_share,
-            **({} if clips_per_class is None else {"clips_per_class": clips_per_class}),
         }
+        if clips_per_class is not None:
+            entry["clips_per_class"] = int(clips_per_class) if clips_per_class.isdecimal() else clips_per_class
         registry = enter_project(make=True)
         said = _found(_spec(name, entry), test_fraction)
         register(registry, name, entry)

@@ -79,7 +79,7 @@ class CurvePoint:
     """What a recipe's training set of so many bytes is worth.
 
     Attributes:
-        recipe: Points of one recipe are joined by a line.
+        recipe: A recipe's name, or `plain video`; points of one are joined by a line.
         stored_bytes: What is stored, 1 or more, for the axis is logarithmic.
         accuracies: By the report's metric, one for each seed, in [0, 1].
     """

@@ -5,7 +5,7 @@ N clips, k of them kept. Methods themselves belong to `dpp` and `coresets`, simi
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,6 +28,14 @@ def default_clips(recipe: str) -> int:
     """Clips kept of a class where no number is asked for; recipe paper, which stores all that were selected, has the
     released code's number."""
     return paper.RELEASED_IPC1_CLIPS_PER_CLASS if recipe == "paper" else DEFAULT_CLIPS
+
+
+def clips_wanted(asked: int | Literal["all"] | None, *, recipe: str, num_clips: int) -> int:
+    """Clips to keep of a class of `num_clips`: the number that was asked for, which may be more than there are; or all;
+    or at most `default_clips` where nothing was asked."""
+    if asked == "all":
+        return num_clips
+    return min(default_clips(recipe), num_clips) if asked is None else asked
 
 
 @dataclass(frozen=True)

@@ -170,3 +170,18 @@ def test_unknown_names(options: dict, message: str) -> None:
 def test_recipe_paper_keeps_the_released_codes_number_of_clips() -> None:
     assert selection.default_clips("paper") == paper.RELEASED_IPC1_CLIPS_PER_CLASS == 24
     assert {selection.default_clips(recipe) for recipe in ("tight", "codec", "auto")} == {selection.DEFAULT_CLIPS}
+
+
+@pytest.mark.parametrize(
+    ("asked", "recipe", "num_clips", "wanted"),
+    [
+        (None, "tight", 500, selection.DEFAULT_CLIPS),
+        (None, "tight", 30, 30),
+        (None, "paper", 30, 24),
+        ("all", "paper", 500, 500),
+        (7, "tight", 30, 7),
+        (40, "tight", 30, 40),
+    ],
+)
+def test_clips_wanted(asked, recipe, num_clips, wanted) -> None:
+    assert selection.clips_wanted(asked, recipe=recipe, num_clips=num_clips) == wanted
