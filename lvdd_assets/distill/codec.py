@@ -32,6 +32,7 @@ from lvdd_assets.distill.bitstreams import (
     split_units,
     unit_kind,
 )
+from lvdd_assets.distill.thread_priority import keep_priority
 
 BEST_CRF = 1
 # SVT-AV1 goes on beyond the coarsest quantiser of AV1, at 63, by weighing bytes more; FFmpeg's own option does not.
@@ -53,8 +54,9 @@ _OPTIONS = {
         "svtav1-params": "lp=1:enable-tf=0:enable-cdef=0:enable-restoration=0:enable-dlf=0",
     },
     # psy off: both else spend bytes on what looks sharp, 0.8 dB at equal bytes; weights are headers in every slice.
-    # asm=false: x265's own code for processors reads memory that nothing wrote, and died of it once; the bytes and the
-    # speed are the same without it. With blocks of 64 bytes differ from one call to the next.
+    # asm=false: x265's own code for processors reads and writes beside its memory where frames are this small (its
+    # lookahead by eights of blocks), and dies of it; the bytes and the speed are the same without it. What the first
+    # encoder of a process says holds for all of them. With blocks of 64 bytes differ from one call to the next.
     "hevc": {
         "preset": "veryslow",
         "x265-params": "log-level=none:info=0:pools=none:frame-threads=1:wpp=0:asm=false:psy-rd=0:psy-rdoq=0:"
@@ -100,6 +102,9 @@ def encode_clip(
     clip_TCHW: NDArray[np.uint8], *, codec: Codec, crf: int, size: tuple[int, int] | None = None
 ) -> EncodedClip:
     """Encodes a clip as one group of pictures, 4:2:0.
+
+    A process that writes HEVC by other means as well should give x265 `asm=false` there: what its first encoder says
+    holds for all later ones, and x265's code for processors damages memory at frames as small as these.
 
     Args:
         clip_TCHW: uint8 [T, 3, H, W], RGB; H and W even.
@@ -152,6 +157,8 @@ def _encode(clip_TCHW: NDArray[np.uint8], codec: Codec, crf: int, height: int, w
     if codec == "av1" and crf > _WORST_CRF_OPTION:
         options["svtav1-params"] += f":crf={crf}"
     encoder.options = {"crf": str(min(crf, _WORST_CRF_OPTION)), **options}
+    with keep_priority():
+        encoder.open()
     packets = []
     for index, pixels_CHW in enumerate(clip_TCHW):
         image = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0)), format="rgb24")

@@ -9,6 +9,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from numpy.typing import NDArray
 
+from lvdd_assets.distill.thread_priority import keep_priority
+
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 
 
@@ -57,9 +59,12 @@ def encode(
         "libx264": {"qp": "0"},
         "libx265": {"x265-params": "lossless=1:bframes=0:pools=none:frame-threads=1:log-level=none"},
     }.get(codec, {})
+    chosen = {**lossless, **(options or {})}
+    if codec == "libx265":  # the first encoder of a process decides for all of them (`distill.codec`)
+        chosen["x265-params"] += ":asm=false"
     _, height, width, _ = frames_THWC.shape
-    with av.open(path, "w", format=container, options=dict(container_options or {})) as writer:
-        stream = writer.add_stream(codec, rate=fps, options={**lossless, **(options or {})})
+    with keep_priority(), av.open(path, "w", format=container, options=dict(container_options or {})) as writer:
+        stream = writer.add_stream(codec, rate=fps, options=chosen)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         context = stream.codec_context
         context.thread_count = 1

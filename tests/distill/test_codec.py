@@ -1,7 +1,11 @@
 """Clips as codec bytes: they come back from those bytes alone."""
 
 import dataclasses
+import os
+import sys
+import threading
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -98,6 +102,37 @@ def test_bytes_of_small_frames_are_deterministic(clips, name, size):
     """Also where a frame is hardly wider than a block, at which x265 left to itself fails this."""
     for clip in clips[:4]:
         assert len({encode_clip(clip, codec=name, crf=20, size=size).packets for _ in range(4)}) == 1
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or os.geteuid() != 0, reason="SVT-AV1 makes threads real-time for root alone"
+)
+@pytest.mark.parametrize("name", CODECS)
+def test_no_thread_becomes_a_real_time_one(clips, name):
+    """Neither this one, which hands it on to all that it begins, nor the encoder's own once they are all there."""
+    last_seen: dict[int, int] = {}
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            for entry in Path("/proc/self/task").iterdir():
+                try:
+                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                except OSError:  # it has ended
+                    continue
+                last_seen[int(entry.name)] = int(fields[38])
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        for clip in clips:
+            encode_clip(clip, codec=name, crf=30)
+            assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    finally:
+        done.set()
+        watcher.join()
+    assert set(last_seen.values()) == {os.SCHED_OTHER}
+    assert len(last_seen) > (10 if name == "av1" else 1)
 
 
 @pytest.mark.parametrize(
