@@ -13,7 +13,7 @@ import os
 import platform
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,20 @@ class Stored:
     damage: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
+
+
+def look_until_settled(look: Callable[[], Stored]) -> Stored:
+    """What a store has of a partition, where a writer may replace and sweep a version between its mark and its files.
+
+    Damage is believed where a second look finds it in the same version: a version is swept only after its mark went.
+    """
+    stored = look()
+    while stored.damage:
+        again = look()
+        if again.version == stored.version:
+            return again
+        stored = again
+    return stored
 
 
 def judge_mark(mark: Any) -> Stored:

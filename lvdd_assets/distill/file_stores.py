@@ -24,6 +24,7 @@ from lvdd_assets.distill.commits import (
     StoreError,
     is_done_already,
     judge_mark,
+    look_until_settled,
     new_version,
 )
 from lvdd_assets.distill.places import (
@@ -57,6 +58,9 @@ class FileStore:
 
     def state_of(self, key: str) -> Stored:
         """What is stored of a partition, and which of its files are not those that were committed."""
+        return look_until_settled(lambda: self._look_at(key))
+
+    def _look_at(self, key: str) -> Stored:
         content = read_bytes(self._mark(key))
         if content is None:
             return Stored()

@@ -33,6 +33,7 @@ from lvdd_assets.distill.commits import (
     StoreError,
     is_done_already,
     judge_mark,
+    look_until_settled,
     new_version,
 )
 from lvdd_assets.distill.digests import DigestCache
@@ -267,6 +268,9 @@ class ZarrStore:
 
     def state_of(self, key: str) -> Stored:
         """What is stored of a partition, and what is wrong with it as far as names and sizes of files tell."""
+        return look_until_settled(lambda: self._look_at(key))
+
+    def _look_at(self, key: str) -> Stored:
         attributes = self._attributes(key)
         if attributes.get("key") != key or "commit" not in attributes:
             return Stored(damage=str(attributes["damage"])) if "damage" in attributes else Stored()

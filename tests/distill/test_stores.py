@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvdd_assets.distill import stores
-from lvdd_assets.distill.commits import DamagedError, ReplacedError, StoreError
+from lvdd_assets.distill.commits import Commit, DamagedError, ReplacedError, StoreError
 from lvdd_assets.distill.places import folders_in, parse_place
 from lvdd_assets.distill.stores import ZarrStore
 
@@ -396,6 +396,21 @@ def test_readers_see_the_old_or_the_new_while_a_writer_works(tmp_path: Path) -> 
     writer.join()
     assert num_read > 0
     assert (store.open("demo/run").read("clips") == 39).all()
+
+
+def test_what_a_writer_sweeps_between_mark_and_files_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, waiting, look = ZarrStore(tmp_path, "latents"), [2], ZarrStore._missing
+    _write(store, "demo/run", 1)
+
+    def after_a_writer(self: ZarrStore, folder: Path, commit: Commit) -> str:
+        if waiting:
+            _write(store, "demo/run", waiting.pop())
+        return look(self, folder, commit)
+
+    monkeypatch.setattr(ZarrStore, "_missing", after_a_writer)
+    assert (store.open("demo/run").read("clips") == 2).all()
 
 
 def test_an_object_store_holds_the_same(tmp_path: Path) -> None:
