@@ -26,10 +26,24 @@ class InterruptibleGroup(click.Group):
         """Runs the command."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.default_int_handler)
+            sys.unraisablehook = _ask_again
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             leave_interrupted()
+
+
+def _ask_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Sends this process a signal once more that arrived where Python lets nothing be raised, in a weak reference's
+    callback or a destructor: it would be lost, and the run go on."""
+    kind = unraisable.exc_type
+    if issubclass(kind, Exception | SystemExit | GeneratorExit):
+        sys.__unraisablehook__(unraisable)
+        return
+    # KeyboardInterrupt or Dagster's own. Not from here, which is inside that callback still.
+    again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+    again.daemon = True
+    again.start()
 
 
 def leave_interrupted() -> NoReturn:

@@ -24,6 +24,39 @@ def test_an_unknown_dataset_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     assert "Traceback" not in result.output
 
 
+LOST_IN_A_DESTRUCTOR = """
+import os, signal, time
+import click
+from lvdd_assets.cli.terminal import InterruptibleGroup
+
+class Told:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)  # where the handler raises, and nothing may be raised
+
+@click.group(cls=InterruptibleGroup)
+def main():
+    pass
+
+@main.command()
+def work():
+    told = Told()
+    del told
+    time.sleep(30)
+    print("went on")
+
+main()
+"""
+
+
+def test_a_signal_that_arrives_where_nothing_may_be_raised_is_not_lost() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", LOST_IN_A_DESTRUCTOR, "work"], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert ended.stderr == "interrupted; what was finished is stored, the next run goes on from there\n"
+
+
 SLOW_TO_LEAVE = """
 import atexit, signal, subprocess, sys, time
 import click
