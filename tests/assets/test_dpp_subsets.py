@@ -86,7 +86,7 @@ def test_metadata_names_the_clips_and_shows_the_kernel(finished: MakeChain) -> N
     assert shown["bandwidth"] > 1.0
     assert "warning" not in shown
     log_det = dpp.log_det(build_kernel(prepare(_latents(chain))), np.array(_items(chain)))
-    assert shown["log_det"] == pytest.approx(log_det, rel=1e-5)  # six digits are shown
+    assert shown["log_det"] == pytest.approx(log_det, rel=5e-6)  # half a unit of the six digits shown
     assert (shown["kernel_rank"], shown["route"]) == (5, "exact")
 
 
