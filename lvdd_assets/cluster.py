@@ -10,10 +10,10 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from lvdd_assets.distill.places import Place, is_local, replace_bytes
@@ -79,21 +79,19 @@ class _Fanout:
         self._client, self._run, self._step, self._needs, self._scheduler = client, run, step, needs, scheduler
         self._unfit: dict[str, str] = {}
         self._tries: dict[str, int] = {}
+        self._fetched: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
         # Keys must be unique: a shared scheduler silently takes an equal key for work that is done already.
         self._id = uuid.uuid4().hex[:12]
 
     def results(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
-        from distributed import as_completed
-
         self._survey()
         waiting = {self._submit(task): task for task in tasks}
         try:
             self._wait_for_workers()
-            # Answers are fetched at once: one that still lies on a worker when that dies would be computed again.
-            done = as_completed(list(waiting), loop=self._client.loop, with_results=True, raise_errors=False)
-            for future, result in done:
+            while waiting:
+                future, result = self._fetched.get()
                 task = waiting.pop(future)
-                answer = self._answer(result[1] if future.status == "error" else result)
+                answer = self._answer(future, result)
                 if not isinstance(answer, Unfit):
                     yield task, answer
                     continue
@@ -101,9 +99,7 @@ class _Fanout:
                 if self._tries[task.key] == _MAX_TRIES:
                     yield task, self._unfit[answer.worker]
                     continue
-                again = self._submit(task)
-                waiting[again] = task
-                done.add(again)
+                waiting[self._submit(task)] = task
         finally:
             for future in waiting:  # given up half-way: nobody wants what has not begun
                 with suppress(Exception):
@@ -115,7 +111,7 @@ class _Fanout:
         fit = [worker for worker in self._workers() if worker not in self._unfit] if self._unfit else None
         from distributed.protocol.pickle import dumps  # also of what stands in a notebook
 
-        return self._client.submit(
+        future = self._client.submit(
             run_here,
             self._needs,
             dumps((self._run, self._step.compute, replace(task, num_processes=1))),
@@ -124,10 +120,23 @@ class _Fanout:
             workers=fit or None,
             allow_other_workers=bool(fit),
         )
+        self._client.loop.add_callback(self._fetch, future)
+        return future
 
-    def _answer(self, result: Any) -> Any:
+    async def _fetch(self, future: Any) -> None:
+        """Brings an answer here at once: one that still lies on a worker when that dies would be computed again.
+
+        Dask's `as_completed` would do it, and waits for ever where the scheduler goes away meanwhile.
+        """
+        try:
+            result = await future
+        except Exception as error:
+            result = error
+        self._fetched.put((future, result))
+
+    def _answer(self, future: Any, result: Any) -> Any:
         """What a worker answered, or the error that stands for it as text."""
-        if isinstance(result, CancelledError):
+        if isinstance(result, Exception) and future.status != "error":  # the connection's, not the worker's
             return (
                 f"the Dask scheduler at {self._scheduler} went away. What was finished is stored: when it is back, run "
                 "again"

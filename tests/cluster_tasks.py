@@ -2,7 +2,10 @@
 
 import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lvdd_assets.steps import Task
 from tests.counting_chain import compute_a
@@ -24,3 +27,28 @@ def compute_beside_a_killer(task: Task) -> None:
         begun.write_text(str(os.getpid()))
         time.sleep(60)
     compute_a(task)
+
+
+@dataclass
+class Held:
+    """An answer that nobody gets for a minute, and a file that tells that somebody asks for it."""
+
+    asked: Path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.asked.touch()
+        time.sleep(60)
+        return Held, (self.asked,)
+
+
+def answer_held(compute: Callable[[Task], None], task: Task) -> Held | None:
+    """Runs a task; c0's answer is `Held`, and comes when c1 is begun."""
+    folder = task.payload.parent
+    if task.class_name != "c0":
+        compute(task)
+        return None
+    for _ in range(600):
+        if (folder / "begun").exists():
+            break
+        time.sleep(0.1)
+    return Held(folder / "asked")

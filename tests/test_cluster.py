@@ -19,7 +19,7 @@ import pytest
 from lvdd_assets.distill.places import parse_place
 from lvdd_assets.incremental import Pipeline
 from lvdd_assets.steps import StepError, Task
-from tests.cluster_tasks import compute_beside_a_killer, compute_with_pid
+from tests.cluster_tasks import answer_held, compute_beside_a_killer, compute_with_pid
 from tests.conftest import CLASS_ASSETS, QUICK, Chain, MakeChain
 from tests.counting_chain import compute_a, make_pipeline, replace_step, run, run_all
 
@@ -256,17 +256,23 @@ def test_a_data_root_in_memory_is_refused(tmp_path: Path) -> None:
         run(pipeline, "a")
 
 
-def test_a_scheduler_that_goes_away_is_one_sentence(cluster: Cluster, tmp_path: Path) -> None:
-    """The last that needs the cluster."""
+def test_a_scheduler_that_goes_away_is_one_sentence(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a class that is computed then, and for one whose answer is on its way. The last that needs the cluster."""
+    monkeypatch.setattr("lvdd_assets.pool.run_task", answer_held)
     pipeline = with_first(cluster.pipeline(tmp_path, CLASSES[:2]), compute_beside_a_killer)
-    begun = tmp_path / "begun"
+    asked = tmp_path / "asked"
 
     def kill() -> None:
-        wait_until(begun.exists, "nothing is begun")
+        wait_until(asked.exists, "no answer is fetched")
         cluster.processes[0].kill()
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(StepError, match=r"the Dask scheduler at tcp://127.0.0.1:\d+ went away. What was finished"):
+    with pytest.raises(StepError) as caught:
         run(pipeline, "a")
     killer.join()
+    sentence = f"the Dask scheduler at {cluster.address} went away. What was finished is stored"
+    assert "failed for 2 of 2 partitions" in str(caught.value)
+    assert str(caught.value).count(sentence) == 2
