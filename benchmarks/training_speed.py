@@ -25,10 +25,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from lvdd_assets.distill.architectures import NETWORKS, build_network
+from lvdd_assets.distill.architectures import build_network
 from lvdd_assets.distill.devices import precision_for
 from lvdd_assets.distill.networks import ClipNetwork, ConvNet3D
-from lvdd_assets.distill.protocols import Protocol
+from lvdd_assets.distill.protocols import NETWORKS, Protocol
 from lvdd_assets.distill.training import Run, train
 
 NUM_CLASSES = 50

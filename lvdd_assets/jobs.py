@@ -14,10 +14,8 @@ from lvdd_assets.assets.eval_report import EvalReportConfig
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.demo import render_dataset
 from lvdd_assets.distill.listing import class_names
-from lvdd_assets.distill.paper_tables import TABLES, run_tables
 from lvdd_assets.distill.places import replace_bytes
-from lvdd_assets.distill.tables import Table
-from lvdd_assets.evaluating import bring_site_up, make_bench
+from lvdd_assets.distill.tables import PAPER_TABLES, Table
 from lvdd_assets.incremental import Pipeline
 from lvdd_assets.materialize import report_outcomes
 from lvdd_assets.steps import Step, StepError, keys_of
@@ -81,7 +79,7 @@ def measured_tables(
         pipeline: the chain.
         specs: the datasets.
         config: run config of eval_report, which says how networks are trained.
-        names: some of `TABLES`; all by default.
+        names: some of `PAPER_TABLES`; all by default.
         ipc: one budget for all tables, in instances a class, instead of the paper's.
         say: is told what is trained just now.
 
@@ -89,15 +87,18 @@ def measured_tables(
         StepError: something was never made.
         ValueError: an unknown table.
     """
+    from lvdd_assets.distill.paper_tables import run_tables
+    from lvdd_assets.evaluating import bring_site_up, make_bench
+
     benches = [make_bench(bring_site_up(pipeline, spec, config), config, say) for spec in specs]
-    return run_tables(names or TABLES, benches, ipc=ipc)
+    return run_tables(names or PAPER_TABLES, benches, ipc=ipc)
 
 
 class PaperTablesConfig(dg.Config):
     """Which tables, and how long is trained for them."""
 
     datasets: list[str] = Field(default=["default"], description="Entries of the registry; their chain must have run.")
-    tables: list[str] = Field(default=list(TABLES), description=f"Some of {', '.join(TABLES)}.")
+    tables: list[str] = Field(default=list(PAPER_TABLES), description=f"Some of {', '.join(PAPER_TABLES)}.")
     ipc: str = Field(default="", description="One budget for all tables, e.g. 1/100; the paper's where it is empty.")
     protocol: Literal["quick", "literature"] = Field(default="quick", description="How networks are trained.")
     num_seeds: int = Field(default=0, ge=0, description="Networks to train on each set; 0: the protocol's.")

@@ -46,5 +46,11 @@ def test_the_package_face_starts_nothing_heavy() -> None:
     assert _modules_after("import lvdd_assets", ("torch", "dagster", "zarr", "diffusers", "pandas")) == []
 
 
+def test_definitions_start_nothing_that_only_computing_needs() -> None:
+    """Every command of Dagster and its UI loads them, and each of these takes seconds."""
+    statement = "import os; os.environ.pop('LVDD_DATASETS', None); import lvdd_assets.definitions"
+    assert _modules_after(statement, ("torch", "diffusers", "pandas", "distributed", "scipy", "matplotlib")) == []
+
+
 def test_loading_a_release_starts_neither_dagster_nor_the_compiler() -> None:
     assert _modules_after("from lvdd_assets import load_release", ("dagster", "torch._inductor", "diffusers")) == []

@@ -3,25 +3,27 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 from pydantic import Field
 
-from lvdd_assets.distill import report
-from lvdd_assets.distill.architectures import NETWORKS
+from lvdd_assets import distill
 from lvdd_assets.distill.budget import allowed_bytes, judge_release
 from lvdd_assets.distill.catalog import DatasetSpec
-from lvdd_assets.distill.devices import find_device
 from lvdd_assets.distill.file_stores import FileStore
-from lvdd_assets.distill.protocols import AUGMENTATIONS
-from lvdd_assets.distill.release import SUFFIX, load_release, read_ledger
+from lvdd_assets.distill.protocols import AUGMENTATIONS, NETWORKS
 from lvdd_assets.distill.vae_folders import own_classes
-from lvdd_assets.evaluating import Site, evaluate_release
 from lvdd_assets.incremental import Pipeline
 from lvdd_assets.materialize import StepConfig, materialize
 from lvdd_assets.partitions import BY_DATASET, CLASS_TO_DATASET
 from lvdd_assets.steps import Step, Task
+
+if TYPE_CHECKING:
+    from lvdd_assets.distill.report_data import ReportData
+
+# With the modules, what decides how a report looks.
+_TEMPLATES = tuple(sorted((Path(distill.__file__).parent / "templates").iterdir()))
 
 
 class EvalReportConfig(StepConfig):
@@ -76,6 +78,8 @@ def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
 
 def _refuse_over_budget(task: Task, path: Path) -> int:
     """The allowance; a release that breaks its promise is not worth the hours of evaluating it."""
+    from lvdd_assets.distill.release import read_ledger
+
     allowed = allowed_bytes(task.dataset.budget, num_classes=len(task.class_names), shape=task.dataset.shape)
     verdict = judge_release(
         read_ledger(path), file_bytes=path.stat().st_size, allowed=allowed, expected_classes=task.class_names
@@ -90,6 +94,10 @@ def _refuse_over_budget(task: Task, path: Path) -> int:
 
 
 def _compute(task: Task) -> None:
+    from lvdd_assets.distill.devices import find_device
+    from lvdd_assets.distill.release import SUFFIX, load_release
+    from lvdd_assets.evaluating import Site, evaluate_release
+
     path = task.open_files("release").fetch(task.key, f"{task.dataset.name}{SUFFIX}")
     allowed = _refuse_over_budget(task, path)
     release = load_release(path, trusted_classes=own_classes(task.dataset.vae))
@@ -103,7 +111,9 @@ def _compute(task: Task) -> None:
     _store(task, evaluate_release(site, release, task.config, allowed=allowed, own=True))
 
 
-def _store(task: Task, data: report.ReportData) -> None:
+def _store(task: Task, data: "ReportData") -> None:
+    from lvdd_assets.distill import report
+
     name = task.dataset.name
     with tempfile.TemporaryDirectory() as folder:
         written = report.write_report(Path(folder), data)
@@ -130,7 +140,7 @@ STEP = Step(
     defaults=EvalReportConfig.defaults(),
     upstream=("raw_clips", "latents", "dpp_subsets", "quantized_vae", "release"),
     module=__name__,
-    templates=report.TEMPLATES,
+    templates=_TEMPLATES,
     files=True,
 )
 

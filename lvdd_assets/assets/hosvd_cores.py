@@ -15,7 +15,6 @@ from lvdd_assets.distill.class_stores import keep_coded, keep_hosvd, keep_videos
 from lvdd_assets.distill.fidelity import psnr, snr
 from lvdd_assets.distill.report_pictures import pair_sheet
 from lvdd_assets.distill.stores import Writer, ZarrStore
-from lvdd_assets.distill.vae import load_autoencoder
 from lvdd_assets.incremental import Pipeline
 from lvdd_assets.materialize import StepConfig, materialize
 from lvdd_assets.partitions import BY_CLASS
@@ -86,6 +85,8 @@ def _compute(task: Task) -> None:
         recipe = task.dataset.recipe
         shown = _keep_videos(task, out, clips.read("train", items)) if recipe in ("codec", "auto") else originals[:0]
         if recipe != "codec":
+            from lvdd_assets.distill.vae import load_autoencoder
+
             vae = load_autoencoder(task.dataset.vae, base=task.dataset.base)
             latents = _keep_latents(task, out, items)[:_NUM_PREVIEWS]
             shown = vae.decode(latents, num_frames=task.dataset.shape.frames)

@@ -6,27 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from tqdm import tqdm
 
 from lvdd_assets.distill.catalog import DatasetSpec
-from lvdd_assets.distill.devices import find_device, precision_for
-from lvdd_assets.distill.encoding import encode_stream
 from lvdd_assets.distill.fidelity import psnr
 from lvdd_assets.distill.places import Place
 from lvdd_assets.distill.report_pictures import pair_sheet
 from lvdd_assets.distill.stores import ZarrStore
-from lvdd_assets.distill.vae import VideoAutoencoder, autoencoder_fingerprint, load_autoencoder
+from lvdd_assets.distill.vae_folders import find_autoencoder
 from lvdd_assets.incremental import Pipeline
 from lvdd_assets.materialize import StepConfig, materialize
 from lvdd_assets.partitions import BY_CLASS
 from lvdd_assets.steps import Outside, Step, Task
+
+if TYPE_CHECKING:
+    from lvdd_assets.distill.vae import VideoAutoencoder
 
 _NUM_PREVIEWS = 3
 
@@ -50,13 +50,18 @@ def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
 
 
 def _outside(spec: DatasetSpec, classes: Sequence[str], data_root: Place) -> Mapping[str, Outside]:
-    weights = autoencoder_fingerprint(spec.vae, spec.base)
+    weights = find_autoencoder(spec.vae, spec.base).fingerprint()
     return {name: Outside({"vae": weights}) for name in classes}
 
 
 @functools.lru_cache(maxsize=1)
-def _autoencoder(name: str, base: Path, fingerprint: str, precision: str, device: str) -> VideoAutoencoder:
+def _autoencoder(name: str, base: Path, fingerprint: str, precision: str, device: str) -> "VideoAutoencoder":
     """The autoencoder, kept from class to class; the fingerprint makes changed weights another one."""
+    import torch
+
+    from lvdd_assets.distill.devices import precision_for
+    from lvdd_assets.distill.vae import load_autoencoder
+
     dtype = precision_for(device) if precision == "auto" else getattr(torch, precision)
     return load_autoencoder(name, base=base, dtype=dtype, device=device)
 
@@ -85,6 +90,9 @@ class _Moments:
 
 
 def _compute(task: Task) -> None:
+    from lvdd_assets.distill.devices import find_device
+    from lvdd_assets.distill.encoding import encode_stream
+
     config, shape = task.config, task.dataset.shape
     device = find_device(task.device)
     vae = _autoencoder(task.dataset.vae, task.dataset.base, task.inputs["vae"], config["precision"], device)

@@ -1,27 +1,28 @@
 """`quantized_vae`: the autoencoder's decoder with integer weights, calibrated on the latents that it will decode."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 import numpy as np
-import torch
 from pydantic import Field
 
 from lvdd_assets.distill import paper
 from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.class_stores import read_latents
-from lvdd_assets.distill.decoder_quantization import Reference, choose_bits, quantize_decoder
-from lvdd_assets.distill.latent_decoders import LatentDecoder
 from lvdd_assets.distill.places import Place
-from lvdd_assets.distill.quantization import quantize_weights
 from lvdd_assets.distill.report_pictures import pair_sheet
 from lvdd_assets.distill.stores import ZarrStore
-from lvdd_assets.distill.vae import VideoAutoencoder, autoencoder_fingerprint, load_autoencoder
+from lvdd_assets.distill.vae_folders import find_autoencoder
 from lvdd_assets.incremental import Pipeline
 from lvdd_assets.materialize import StepConfig, materialize
 from lvdd_assets.partitions import BY_DATASET, CLASS_TO_DATASET
 from lvdd_assets.steps import Outside, Step, Task
+
+if TYPE_CHECKING:
+    from lvdd_assets.distill.decoder_quantization import Reference
+    from lvdd_assets.distill.latent_decoders import LatentDecoder
+    from lvdd_assets.distill.vae import VideoAutoencoder
 
 _NUM_PREVIEWS = 3
 _CODED_AT = 1.0  # quantiser step of the latents that calibrate: near their own scale, whatever the budget buys later
@@ -68,11 +69,13 @@ def _settings(spec: DatasetSpec) -> Mapping[str, Any]:
 
 
 def _outside(spec: DatasetSpec, classes: Sequence[str], data_root: Place) -> Mapping[str, Outside]:
-    return {"": Outside({"vae": autoencoder_fingerprint(spec.vae, spec.base)})}
+    return {"": Outside({"vae": find_autoencoder(spec.vae, spec.base).fingerprint()})}
 
 
-def _references(task: Task, full: LatentDecoder) -> tuple[Reference, Reference | None]:
+def _references(task: Task, full: "LatentDecoder") -> "tuple[Reference, Reference | None]":
     """Some clips of every class, as they come back from coding at a middle step: to calibrate, and held out."""
+    from lvdd_assets.distill.decoder_quantization import Reference
+
     num_calibrate, num_held_out = task.config["calibration_clips"], task.config["held_out_clips"]
     latents: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     originals: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
@@ -90,7 +93,7 @@ def _references(task: Task, full: LatentDecoder) -> tuple[Reference, Reference |
     return calibrate, held_out if len(held_out.latents) else None
 
 
-def _arithmetic(task: Task, vae: VideoAutoencoder) -> str:
+def _arithmetic(task: Task, vae: "VideoAutoencoder") -> str:
     asked = str(task.config["arithmetic"])
     if asked == "auto":
         if task.dataset.recipe != "paper":
@@ -103,6 +106,10 @@ def _arithmetic(task: Task, vae: VideoAutoencoder) -> str:
 
 
 def _compute(task: Task) -> None:
+    from lvdd_assets.distill.decoder_quantization import choose_bits, quantize_decoder
+    from lvdd_assets.distill.quantization import quantize_weights
+    from lvdd_assets.distill.vae import load_autoencoder
+
     if task.dataset.recipe == "codec":  # clips are kept as video, and need no decoder of ours
         with ZarrStore(task.data_root, task.step).write(task.key, **task.commit_arguments()) as out:
             out.metrics = {"needed": False}
@@ -142,10 +149,12 @@ def _compute(task: Task) -> None:
         out.metrics = figures
 
 
-def _measure_arithmetic(arithmetic: str, calibration: Reference, judged: Reference) -> dict[str, Any]:
+def _measure_arithmetic(arithmetic: str, calibration: "Reference", judged: "Reference") -> dict[str, Any]:
     """What the paper's quantised arithmetic takes and costs; nothing for integers that are for storage alone."""
     if arithmetic == "weights":
         return {}
+    import torch
+
     from lvdd_assets.distill.int8_arithmetic import static_int8, two_stage_int8
 
     if arithmetic == "static":

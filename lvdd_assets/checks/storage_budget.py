@@ -10,7 +10,6 @@ from lvdd_assets.distill.catalog import DatasetSpec
 from lvdd_assets.distill.commits import StoreError
 from lvdd_assets.distill.file_stores import FileStore
 from lvdd_assets.distill.listing import class_names
-from lvdd_assets.distill.release import SUFFIX, read_ledger
 from lvdd_assets.distill.stores import ZarrStore
 from lvdd_assets.incremental import Pipeline
 from lvdd_assets.materialize import markdown_table
@@ -73,6 +72,8 @@ def release_fits_its_budget(
     context: dg.AssetCheckExecutionContext, pipeline: dg.ResourceParam[Pipeline]
 ) -> dg.AssetCheckResult:
     """Stops what comes after when a release breaks its promise."""
+    from lvdd_assets.distill.release import SUFFIX, read_ledger
+
     store = FileStore(pipeline.workspace.data_root, "release")
     passed, sentences, tables = True, [], []
     measured, allowances = {}, {}

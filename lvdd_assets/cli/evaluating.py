@@ -8,16 +8,12 @@ import click
 
 from lvdd_assets.cli.completion import complete_datasets
 from lvdd_assets.cli.terminal import json_option, print_json, progress_text, sentences, short, step_errors
+from lvdd_assets.distill.protocols import AUGMENTATIONS, NETWORKS
+from lvdd_assets.distill.tables import PAPER_TABLES
 from lvdd_assets.resources import workspace_from_environment
 
-NETWORKS = ("convnet3d", "cnn-gru", "cnn-lstm", "c3d", "r2plus1d")
-AUGMENTATIONS = ("flip", "crop", "shift")
 RIVALS = ("video", "paper", "tight", "codec", "random", "herding", "k-center", "k-means")
-TABLES = (
-    *("methods", "cross-architecture", "rank-ratio", "svd", "storage", "sampling", "contrast", "rate-accuracy"),
-    *("memory", "runtime"),
-)
-"""Choices that are known before the method is imported, which takes seconds; a test compares them with its own."""
+"""Known before the comparison is imported, which takes seconds; a test compares them with its own."""
 
 _protocol_option = click.option(
     "--protocol",
@@ -135,7 +131,7 @@ def _read_ipc(_ctx: click.Context, _param: click.Parameter, value: str | None) -
 @click.option(
     "--only",
     "names",
-    type=click.Choice(TABLES),
+    type=click.Choice(PAPER_TABLES),
     multiple=True,
     help="May be given again; by default all.",
 )

@@ -15,6 +15,7 @@ from torch import nn
 
 from lvdd_assets.distill import paper
 from lvdd_assets.distill.networks import ClipNetwork, ConvNet3D, check_widths
+from lvdd_assets.distill.protocols import NETWORKS
 
 RECURRENT_WIDTHS = (128, 128, 128, 128)
 C3D_WIDTHS = (64, 128, 256, 512, 512, 4096)
@@ -240,9 +241,6 @@ _BUILDERS: Mapping[str, type[ConvNet3D | CNNGRU | CNNLSTM | C3D | R2Plus1D]] = {
     "r2plus1d": R2Plus1D,
 }
 
-NETWORKS = tuple(_BUILDERS)
-"""Names of the networks that `build_network` knows."""
-
 DEFAULT_WIDTHS: Mapping[str, tuple[int, ...]] = {
     "convnet3d": paper.CONVNET3D_WIDTHS,
     "cnn-gru": RECURRENT_WIDTHS,
@@ -259,7 +257,7 @@ def build_network(
     """A new network with torch's default initialisation from torch's global random state.
 
     Args:
-        name: One of `NETWORKS`.
+        name: One of `protocols.NETWORKS`.
         num_classes: Number of logits, at least 2.
         frames: Frames of a clip.
         size: Height and width of a frame, pixels.

@@ -32,7 +32,7 @@ from lvdd_assets.distill.benches import (
 from lvdd_assets.distill.candidates import CODEC, FULL, PAPER, TIGHT, make_candidates
 from lvdd_assets.distill.cost_tables import FIELD_IPCS
 from lvdd_assets.distill.plain_subsets import METHODS
-from lvdd_assets.distill.tables import Cell, Table
+from lvdd_assets.distill.tables import PAPER_TABLES, Cell, Table
 
 METHOD_SETS = (TIGHT, PAPER, CODEC, *(f"{method}, float32" for method in METHODS), "random, uint8", "random, AV1")
 NETWORKS = {"ConvNet3D": "convnet3d", "CNN+GRU": "cnn-gru", "CNN+LSTM": "cnn-lstm"}
@@ -108,7 +108,7 @@ def cross_architecture(
     Args:
         benches: the datasets that are there.
         ipc: the budget.
-        networks: names for the protocol (`architectures.NETWORKS`) by names in the table.
+        networks: names for the protocol (`protocols.NETWORKS`) by names in the table.
     """
     rows: list[tuple[Cell, ...]] = []
     reasons: list[str] = []
@@ -183,9 +183,6 @@ _JOBS: Mapping[str, Callable[[Sequence[Bench], Fraction | None], Table]] = {
 # Table 7 and runtime share one measurement.
 _COSTS = {"memory": cost_tables.peak_memory, "runtime": cost_tables.runtime}
 
-TABLES = (*_JOBS, *_COSTS)
-"""Names of the tables."""
-
 UNTRAINED = ("storage", "contrast", *_COSTS)
 """Those for which no network is trained."""
 
@@ -196,16 +193,16 @@ def run_tables(
     """Tables by name, each as soon as it is there.
 
     Args:
-        names: some of `TABLES`.
+        names: some of `tables.PAPER_TABLES`.
         benches: the datasets that are there; benchmarks that are not are listed as absent.
         ipc: one budget for all tables that have one, instead of the paper's (1 or 5 instances a class).
 
     Raises:
         ValueError: an unknown name, two benches of one dataset, or none.
     """
-    unknown = [name for name in names if name not in TABLES]
+    unknown = [name for name in names if name not in PAPER_TABLES]
     if unknown:
-        raise ValueError(f"unknown tables {', '.join(unknown)}; known: {', '.join(TABLES)}")
+        raise ValueError(f"unknown tables {', '.join(unknown)}; known: {', '.join(PAPER_TABLES)}")
     datasets = [bench.name for bench in benches]
     if not benches or len(set(datasets)) != len(datasets):
         raise ValueError(f"expected one or more different datasets, got {datasets}")

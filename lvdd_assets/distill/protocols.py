@@ -18,6 +18,10 @@ Counting = Literal["equal", "epochs"]
 Augmentation = Literal["flip", "crop", "shift"]
 
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
+NETWORKS = ("convnet3d", "cnn-gru", "cnn-lstm", "c3d", "r2plus1d")
+"""What `architectures.build_network` builds."""
+SOFT_LABEL_TEMPERATURE = 2.0
+"""By what a teacher's logits are divided where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Protocol:
         augmentation: What is done at random to the clips of each batch. `flip` mirrors half of them, wrong where left
             and right are different classes; `crop` moves the picture by up to an eighth of its side, its edge repeated;
             `shift` moves it in time by up to a quarter of the frames, the first or last one repeated.
-        network: Name of the network (`architectures.NETWORKS`).
+        network: Name of the network (`NETWORKS`).
         schedule: `one-cycle` rises in a line and falls in a cosine; `step` falls to a tenth half-way (paper).
         counting: `equal` gives every row of a comparison the updates that the largest needs; `epochs` passes over
             each row as often, in batches no larger than it, as the literature does.

@@ -61,9 +61,6 @@ __all__ = [
     "write_report",
 ]
 
-TEMPLATES = tuple(sorted((Path(__file__).parent / "templates").iterdir()))
-"""The page's templates: with the modules, what decides how a report looks."""
-
 _MAX_CONFUSIONS = 10
 _NUM_WEAKEST = 10
 _MANY_CLASSES = 20

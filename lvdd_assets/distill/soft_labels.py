@@ -17,10 +17,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lvdd_assets.distill import training
-from lvdd_assets.distill.protocols import Protocol, updates_for
+from lvdd_assets.distill.protocols import SOFT_LABEL_TEMPERATURE, Protocol, updates_for
 from lvdd_assets.distill.training import Progress, Run
-
-DEFAULT_TEMPERATURE = 2.0
 
 _HIGHEST = 255
 _SUM_TOLERANCE = 1e-3
@@ -34,7 +32,9 @@ class Teacher:
         self._network, self._device = network.eval(), torch.device(device)
 
     @torch.inference_mode()
-    def label(self, clips_NTCHW: NDArray[np.uint8], *, temperature: float = DEFAULT_TEMPERATURE) -> NDArray[np.float32]:
+    def label(
+        self, clips_NTCHW: NDArray[np.uint8], *, temperature: float = SOFT_LABEL_TEMPERATURE
+    ) -> NDArray[np.float32]:
         """Probabilities of the classes, softmax(logits / temperature): float32 [N, K], each row adds up to 1.
 
         Args:
@@ -42,7 +42,7 @@ class Teacher:
             temperature: above 1 the unlikely classes get more, near 0 the likeliest gets all.
         """
         if not (math.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"got {temperature = }; expected a positive number, e.g. {DEFAULT_TEMPERATURE}")
+            raise ValueError(f"got {temperature = }; expected a positive number, e.g. {SOFT_LABEL_TEMPERATURE}")
         logits_NK = torch.cat(
             [
                 self._network(torch.from_numpy(clips_NTCHW[start : start + _BATCH]).to(self._device)).double().cpu()

@@ -5,6 +5,12 @@ from dataclasses import asdict, dataclass
 
 Cell = str | int | float | None
 
+PAPER_TABLES = (
+    *("methods", "cross-architecture", "rank-ratio", "svd", "storage", "sampling", "contrast", "rate-accuracy"),
+    *("memory", "runtime"),
+)
+"""Names of the tables that `paper_tables` makes, in the paper's order."""
+
 
 @dataclass(frozen=True)
 class Table:

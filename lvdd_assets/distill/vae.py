@@ -193,11 +193,6 @@ def load_autoencoder(
     return VideoAutoencoder(model.to(device), spec, name=name, fingerprint=found.fingerprint(), dtype=dtype)
 
 
-def autoencoder_fingerprint(name: str, base: Path | None = None) -> str:
-    """`VideoAutoencoder.fingerprint` of a name, from the files alone: no weights are loaded."""
-    return find_autoencoder(name, base).fingerprint()
-
-
 def load_model(found: AutoencoderFolder) -> Any:
     """The model of a folder as its own class, float32; ValueError where weights and configuration do not fit."""
     folder = found.folder

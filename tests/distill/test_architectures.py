@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from lvdd_assets.distill import architectures, networks
-from lvdd_assets.distill.architectures import NETWORKS, build_network
+from lvdd_assets.distill.architectures import build_network
+from lvdd_assets.distill.protocols import NETWORKS
 
 TINY = {
     "convnet3d": (4, 4, 4),
@@ -40,7 +41,7 @@ def _loud(network: networks.ClipNetwork) -> networks.ClipNetwork:
 
 
 def test_tables_name_the_same_networks() -> None:
-    assert set(NETWORKS) == set(architectures.DEFAULT_WIDTHS) == set(TINY)
+    assert set(NETWORKS) == set(architectures._BUILDERS) == set(architectures.DEFAULT_WIDTHS) == set(TINY)
 
 
 @pytest.mark.parametrize(

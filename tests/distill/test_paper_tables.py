@@ -8,9 +8,9 @@ import pytest
 from lvdd_assets.distill import evaluation, paper, paper_tables
 from lvdd_assets.distill.benches import Bench
 from lvdd_assets.distill.candidates import CODEC, FULL, PAPER, TIGHT
-from lvdd_assets.distill.paper_tables import TABLES, cross_architecture, methods, rate_accuracy, run_tables
+from lvdd_assets.distill.paper_tables import cross_architecture, methods, rate_accuracy, run_tables
 from lvdd_assets.distill.protocols import Protocol
-from lvdd_assets.distill.tables import Table
+from lvdd_assets.distill.tables import PAPER_TABLES, Table
 from tests.distill.nearest_mean import Calls
 from tests.distill.tiny_benches import benchmark_bench, small_bench
 
@@ -109,8 +109,8 @@ def test_the_curve_has_every_set_at_every_budget_with_full_data_and_chance() -> 
 
 def test_every_table_runs_by_name_and_prints() -> None:
     few = small_bench(counts={"jump": 3, "run": 2})
-    tables = dict(run_tables(TABLES, [few], ipc=Fraction(1)))
-    assert tuple(tables) == TABLES
+    tables = dict(run_tables(PAPER_TABLES, [few], ipc=Fraction(1)))
+    assert tuple(tables) == PAPER_TABLES
     for table in tables.values():
         text = table.to_markdown()
         assert text.count("\n| ") == len(table.rows) + 2

@@ -9,8 +9,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lvdd_assets.distill import networks, training
-from lvdd_assets.distill.architectures import NETWORKS
-from lvdd_assets.distill.protocols import AUGMENTATIONS, Augmentation, Protocol
+from lvdd_assets.distill.protocols import AUGMENTATIONS, NETWORKS, Augmentation, Protocol
 from lvdd_assets.distill.training import DivergedError, Run, train
 from tests.distill.moving_noise import brightness_clips
 

@@ -17,7 +17,8 @@ from lvdd_assets.distill import latent_decoders
 from lvdd_assets.distill.catalog import ClipShape
 from lvdd_assets.distill.decoder_specs import DecoderSpec
 from lvdd_assets.distill.latent_decoders import build_decoder
-from lvdd_assets.distill.vae import autoencoder_fingerprint, load_autoencoder
+from lvdd_assets.distill.vae import load_autoencoder
+from lvdd_assets.distill.vae_folders import find_autoencoder
 from tests.distill.autoencoders import CLIP_KINDS, FRAME_KINDS, WEIGHTS, edit_config, random_clips, small_model
 
 TAESD = Path(__file__).parents[3] / "shared" / "weights" / "taesd"
@@ -348,10 +349,10 @@ def test_a_class_by_import_path_is_run_for_those_who_trust_it_alone(own_module: 
 
 
 def test_fingerprint_follows_the_source_of_a_class(own_module: str, tmp_path: Path) -> None:
-    before = autoencoder_fingerprint(f"{own_module}:Pooling")
+    before = find_autoencoder(f"{own_module}:Pooling").fingerprint()
     source = tmp_path / f"{own_module}.py"
     source.write_text(source.read_text() + "\n# changed\n")
-    assert autoencoder_fingerprint(f"{own_module}:Pooling") != before
+    assert find_autoencoder(f"{own_module}:Pooling").fingerprint() != before
 
 
 @pytest.mark.parametrize(
@@ -373,19 +374,19 @@ def test_classes_that_are_no_autoencoders(own_module: str, name: str, message: s
 
 
 def test_fingerprint_follows_weights_and_configuration(tiny: Path) -> None:
-    before = autoencoder_fingerprint(str(tiny))
+    before = find_autoencoder(str(tiny)).fingerprint()
     assert load_autoencoder(str(tiny)).fingerprint == before
     edit_config(tiny, scaling_factor=1.25)
-    changed = autoencoder_fingerprint(str(tiny))
+    changed = find_autoencoder(str(tiny)).fingerprint()
     weights = load_file(tiny / WEIGHTS)
     next(iter(weights.values())).mul_(1.5)
     save_file(weights, tiny / WEIGHTS)
-    assert len({before, changed, autoencoder_fingerprint(str(tiny))}) == 3
+    assert len({before, changed, find_autoencoder(str(tiny)).fingerprint()}) == 3
 
 
 def test_fingerprint_does_not_depend_on_where_the_folder_is(tiny: Path) -> None:
     moved = tiny.rename(tiny.parent / "moved")
-    assert autoencoder_fingerprint("moved", moved.parent) == autoencoder_fingerprint(str(moved))
+    assert find_autoencoder("moved", moved.parent).fingerprint() == find_autoencoder(str(moved)).fingerprint()
 
 
 def test_nan_weights_are_refused(tiny: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lvdd_assets.distill.catalog import ClipShape
-from lvdd_assets.distill.vae import autoencoder_fingerprint, load_autoencoder
-from lvdd_assets.distill.vae_folders import download
+from lvdd_assets.distill.vae import load_autoencoder
+from lvdd_assets.distill.vae_folders import download, find_autoencoder
 from tests.distill.autoencoders import CONFIG, WEIGHTS, small_model
 
 # --- finding and loading
@@ -27,7 +27,7 @@ def test_missing_folder_says_what_is_accepted(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere.*there is no folder.*embedded-2d.*config\.json.*hub id"):
         load_autoencoder("nowhere", base=tmp_path)
     with pytest.raises(ValueError, match="there is no folder"):
-        autoencoder_fingerprint("../shared/weights/x", base=tmp_path)
+        find_autoencoder("../shared/weights/x", base=tmp_path).fingerprint()
 
 
 @pytest.mark.parametrize("missing", [CONFIG, WEIGHTS])
@@ -36,7 +36,7 @@ def test_folder_without_a_file(tiny: Path, missing: str) -> None:
     with pytest.raises(ValueError, match=f"has no {missing} .found: "):
         load_autoencoder(str(tiny))
     with pytest.raises(ValueError, match=f"has no {missing}"):
-        autoencoder_fingerprint(str(tiny))
+        find_autoencoder(str(tiny)).fingerprint()
 
 
 def test_pickled_weights_are_refused(tiny: Path) -> None:
@@ -70,7 +70,7 @@ def test_hub_id_is_looked_up_in_the_cache_and_never_downloaded(tiny: Path, monke
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", find)
     autoencoder = load_autoencoder("someone/tiny@v1", base=tiny)
-    assert autoencoder.fingerprint == autoencoder_fingerprint(str(tiny))
+    assert autoencoder.fingerprint == find_autoencoder(str(tiny)).fingerprint()
     assert calls == [("someone/tiny", {"revision": "v1", "local_files_only": True})]
 
 
